@@ -1,0 +1,227 @@
+//! The templates: compiled in, each replaceable by a file of the operator's, and checked.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::pipeline::{MediaError, parsed};
+use super::template::{Filling, Launch, Template, TemplateError};
+use super::track::Kind;
+use super::{recording, source};
+
+const BUILT_IN: [(&str, &str); 2] = [
+    ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
+    ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
+];
+
+/// The templates in use. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Catalog(Arc<BTreeMap<String, Template>>);
+
+/// Why the templates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The folder or a file of it cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file or folder.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is no template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A file of the operator's overrides nothing.
+    #[error("{path} overrides no template; there are: {known}")]
+    Unknown {
+        /// The file.
+        path: String,
+        /// The names there are, separated by commas.
+        known: String,
+    },
+    /// There is no template of that name.
+    #[error("there is no template {name}; there are: {known}")]
+    NoTemplate {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are, separated by commas.
+        known: String,
+    },
+}
+
+impl Catalog {
+    /// The compiled-in templates, with the `.launch` files of `overrides` in place of those of the same name.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn load(overrides: Option<&Path>) -> Result<Self, CatalogError> {
+        let mut templates = BTreeMap::new();
+        for (name, text) in BUILT_IN {
+            templates.insert(name.to_owned(), Template::parse(name, text)?);
+        }
+        for (path, name, text) in overrides.map(launch_files).transpose()?.unwrap_or_default() {
+            if !templates.contains_key(&name) {
+                let known = names(&templates);
+                return Err(CatalogError::Unknown { path, known });
+            }
+            let template = Template::parse(&name, &text)?;
+            templates.insert(name, template);
+        }
+        Ok(Self(Arc::new(templates)))
+    }
+
+    /// The names of the templates.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// A template by its name.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoTemplate`].
+    pub fn get(&self, name: &str) -> Result<&Template, CatalogError> {
+        self.0.get(name).ok_or_else(|| CatalogError::NoTemplate { name: name.to_owned(), known: names(&self.0) })
+    }
+
+    /// Fills a template for a person at a terminal: `key=value` pairs for its values, weir's own fragments for the
+    /// rest, all tracks.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoTemplate`], or [`TemplateError`] for a hole that is missing or not there.
+    pub fn line(&self, name: &str, values: &[(String, String)]) -> Result<Launch, CatalogError> {
+        let template = self.get(name)?;
+        let mut filling = standing(template);
+        for (key, value) in values {
+            filling = filling.value(key, value);
+        }
+        Ok(template.fill(&filling)?)
+    }
+
+    /// Parses every template as `gst-launch-1.0` would; one problem for each that cannot run here.
+    pub fn check(&self) -> Vec<(String, Option<MediaError>)> {
+        let problem = |template: &Template| {
+            let filling = template.holes().into_iter().fold(standing(template), |filling, hole| match example(hole) {
+                Some(value) => filling.value(hole, value),
+                None => filling,
+            });
+            let launch = match template.fill(&filling) {
+                Ok(launch) => launch,
+                Err(error) => return Some(parse_problem(template, &error)),
+            };
+            // Both bindings: what a terminal runs and what the server runs.
+            [launch.terminal_text(), launch.text()].iter().find_map(|text| parsed(template.name(), text).err())
+        };
+        self.0.values().map(|template| (template.name().to_owned(), problem(template))).collect()
+    }
+}
+
+fn parse_problem(template: &Template, error: &TemplateError) -> MediaError {
+    MediaError::Parse { template: template.name().to_owned(), reason: error.to_string(), line: String::new() }
+}
+
+/// The fragments of weir's that `template` has holes for, and the values that have defaults.
+fn standing(template: &Template) -> Filling {
+    let holes = template.holes();
+    let mut filling = Filling::new().track(Kind::Video).track(Kind::Audio);
+    if holes.contains("video_out") {
+        filling = source::outputs(filling);
+    }
+    if holes.contains("video_in") {
+        filling = recording::inputs(filling);
+    }
+    if holes.contains("connect_timeout") {
+        filling = filling.value("connect_timeout", "10");
+    }
+    filling
+}
+
+fn example(hole: &str) -> Option<&'static str> {
+    match hole {
+        "uri" => Some("rtmp://127.0.0.1/live/example"),
+        "location" => Some("example.mp4"),
+        _ => None,
+    }
+}
+
+fn names(templates: &BTreeMap<String, Template>) -> String {
+    templates.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// (path, template name, text) of each `.launch` file in a folder.
+fn launch_files(folder: &Path) -> Result<Vec<(String, String, String)>, CatalogError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        |source| CatalogError::Read { path, source }
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "launch") {
+            let text = std::fs::read_to_string(&path).map_err(failed(&path))?;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((path.display().to_string(), name, text));
+        }
+    }
+    Ok(files)
+}
+
+/// The Debian package that has an element of weir's templates.
+pub(super) fn package_of(element: &str) -> &'static str {
+    match element {
+        "appsrc" | "appsink" | "videotestsrc" | "audiotestsrc" | "audioconvert" | "audioresample" | "videoconvert" => {
+            "gstreamer1.0-plugins-base"
+        }
+        "flvdemux" | "mp4mux" | "webmmux" | "matroskamux" | "splitmuxsink" | "rtspsrc" => "gstreamer1.0-plugins-good",
+        "x264enc" => "gstreamer1.0-plugins-ugly",
+        "avenc_aac" | "avdec_aac" | "avdec_h264" => "gstreamer1.0-libav",
+        "nicesrc" | "nicesink" => "gstreamer1.0-nice",
+        "queue" | "fakesink" | "fakesrc" | "filesink" | "filesrc" | "tee" | "identity" | "capsfilter" => {
+            "libgstreamer1.0-0"
+        }
+        _ => "gstreamer1.0-plugins-bad",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_template_parses_here() {
+        crate::media::init().unwrap();
+        for (name, problem) in Catalog::load(None).unwrap().check() {
+            assert!(problem.is_none(), "{name}: {}", problem.unwrap());
+        }
+    }
+
+    #[test]
+    fn an_override_replaces_and_a_stray_file_is_named() {
+        crate::media::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pull-rtmp.launch"), "rtmp2src location={uri} ! nosuchthing name=demux")
+            .unwrap();
+        let catalog = Catalog::load(Some(folder.path())).unwrap();
+        let problems = catalog.check();
+        let (_, problem) = problems.iter().find(|(name, _)| name == "pull-rtmp").unwrap();
+        let text = problem.as_ref().unwrap().to_string();
+        assert!(text.contains("no element nosuchthing") && text.contains("install"), "{text}");
+
+        std::fs::write(folder.path().join("pul-rtmp.launch"), "x").unwrap();
+        let stray = Catalog::load(Some(folder.path())).unwrap_err().to_string();
+        assert!(stray.contains("pul-rtmp.launch overrides no template"), "{stray}");
+    }
+
+    #[test]
+    fn a_line_for_the_terminal_is_complete() {
+        let catalog = Catalog::load(None).unwrap();
+        let uri = ("uri".to_owned(), "rtmp://h/live/a".to_owned());
+        let shell = catalog.line("pull-rtmp", &[uri]).unwrap().shell(|_| true);
+        assert!(shell.starts_with("gst-launch-1.0 -e rtmp2src 'location=\"rtmp://h/live/a\"'"), "{shell}");
+        let missing = catalog.line("pull-rtmp", &[]).unwrap_err().to_string();
+        assert!(missing.contains("{uri}"), "{missing}");
+        let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
+        assert!(unknown.contains("there are: pull-rtmp, record-mp4"), "{unknown}");
+    }
+}

@@ -1,0 +1,440 @@
+//! A stream's frames on their way from its source to whoever takes them.
+//!
+//! ```text
+//! source's streaming thread                      each consumer
+//!   appsink ─► Feeder ──► cache (running GOP)      appsrc, recording feed, …
+//!                   └───► Consumer::take(&frame) ─► queues by itself, never waits
+//! ```
+//!
+//! A [`Feeder`] is owned by the one streaming thread that delivers its track: consumers, cache and time line are plain
+//! fields of it. Who joins comes in through a channel, who leaves raises a flag, figures go out as atomics: a frame
+//! takes no lock here and its payload is never copied. When a source is replaced (a pull reconnects) its feeders go
+//! back to the [`Fanout`], consumers and all, and the next source takes them from there.
+//!
+//! All tracks share one time line, in nanoseconds since the stream's first frame. A source's own running time is
+//! mapped onto it by one offset, chosen with the source's first frame so that a gap between two sources is as long as
+//! it was.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer_app::AppSink;
+
+use super::track::Kind;
+
+/// Most bytes of a running GOP that are kept for who joins late. A longer GOP is not kept: joiners wait for the next.
+const VIDEO_CACHE: usize = 8 << 20;
+/// Most bytes of sound kept beside it.
+const AUDIO_CACHE: usize = 2 << 20;
+/// How much sound is kept for a stream without video, in nanoseconds.
+const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
+/// No start decided yet, no offset chosen yet.
+const UNSET: u64 = u64::MAX;
+const NO_OFFSET: i64 = i64::MIN;
+
+/// One access unit or audio frame. Cloning shares the payload.
+#[derive(Clone)]
+pub(super) struct Frame {
+    /// Buffer, caps, and a segment that maps its time stamps onto the stream's time line.
+    pub sample: gst::Sample,
+    /// Presentation time on the stream's time line, nanoseconds.
+    pub time: u64,
+    /// Decoding can start here. Every audio frame is one.
+    pub keyframe: bool,
+    /// Payload bytes.
+    pub size: usize,
+}
+
+impl Frame {
+    /// How long it lasts, nanoseconds; 0 where the source does not say.
+    pub fn duration(&self) -> u64 {
+        self.sample.buffer().and_then(|b| b.duration()).map_or(0, |d| d.nseconds())
+    }
+}
+
+/// Somebody who takes frames. `take` runs in the source's streaming thread: it must neither wait nor fail. Dropped
+/// when it has left or the stream has ended.
+pub(super) trait Consumer: Send {
+    fn take(&mut self, frame: &Frame);
+}
+
+/// The fan-out of one stream. A cheap handle; lives as long as the stream, across its sources.
+#[derive(Clone)]
+pub struct Fanout(Arc<Shared>);
+
+struct Shared {
+    /// When the stream was made: what source gaps are measured with.
+    birth: Instant,
+    joins: [Sender<Joiner>; 2],
+    /// Feeders without a source. The lock is taken when a source comes or goes, never for a frame.
+    homes: [Mutex<Option<Feeder>>; 2],
+    /// Added to a source's running time, nanoseconds.
+    offset: AtomicI64,
+    /// End of the newest frame on the time line, nanoseconds.
+    latest: AtomicU64,
+    /// Start of the cached GOP on the time line.
+    gop_start: AtomicU64,
+    has_video: AtomicBool,
+    figures: [Figures; 2],
+}
+
+#[derive(Default)]
+struct Figures {
+    frames: AtomicU64,
+    keyframes: AtomicU64,
+    bytes: AtomicU64,
+    last: AtomicU64,
+}
+
+/// What has come in on one track.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TrackFigures {
+    /// Frames.
+    pub frames: u64,
+    /// Frames that decoding can start with.
+    pub keyframes: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+struct Joiner {
+    consumer: Box<dyn Consumer>,
+    shared: Arc<Membership>,
+}
+
+struct Membership {
+    /// The stream time the consumer starts at; video decides it, sound follows.
+    start: AtomicU64,
+    left: AtomicBool,
+}
+
+/// A place in the fan-out. Dropping it leaves.
+pub(super) struct Link(Arc<Membership>);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.0.left.store(true, Relaxed);
+    }
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        let (video_joins, video_inbox) = channel();
+        let (audio_joins, audio_inbox) = channel();
+        let feeder = |kind, inbox| Mutex::new(Some(Feeder::new(kind, inbox)));
+        Self(Arc::new(Shared {
+            birth: Instant::now(),
+            joins: [video_joins, audio_joins],
+            homes: [feeder(Kind::Video, video_inbox), feeder(Kind::Audio, audio_inbox)],
+            offset: AtomicI64::new(NO_OFFSET),
+            latest: AtomicU64::new(0),
+            gop_start: AtomicU64::new(0),
+            has_video: AtomicBool::new(false),
+            figures: Default::default(),
+        }))
+    }
+}
+
+fn slot(kind: Kind) -> usize {
+    match kind {
+        Kind::Video => 0,
+        Kind::Audio => 1,
+    }
+}
+
+impl Fanout {
+    /// Makes ready for a new source: its first frame chooses a new offset.
+    pub(super) fn expect_source(&self) {
+        self.0.offset.store(NO_OFFSET, Relaxed);
+        self.0.has_video.store(false, Relaxed);
+    }
+
+    /// Whether the source has video; sound-only consumers start with sound.
+    pub(super) fn announce(&self, kind: Kind) {
+        if kind == Kind::Video {
+            self.0.has_video.store(true, Relaxed);
+        }
+    }
+
+    /// Delivers the frames of `sink` from now on. `caps` hears of new caps, in the streaming thread.
+    ///
+    /// False when the track is still fed by another source.
+    pub(super) fn feed(&self, kind: Kind, sink: &AppSink, caps: impl Fn(&gst::Caps) + Send + 'static) -> bool {
+        let home = &self.0.homes[slot(kind)];
+        let Some(mut feeder) = home.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return false;
+        };
+        feeder.restart();
+        let mut lease = Lease { feeder: Some(feeder), fanout: self.0.clone() };
+        let callbacks = gstreamer_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if let Some(feeder) = &mut lease.feeder {
+                    feeder.deliver(&lease.fanout, &sample, &caps);
+                }
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build();
+        sink.set_callbacks(callbacks);
+        true
+    }
+
+    /// Gives every track to its consumer, starting with the cached GOP. They start at the same stream time.
+    pub(super) fn join(&self, video: Box<dyn Consumer>, audio: Box<dyn Consumer>) -> Link {
+        let membership = Arc::new(Membership { start: AtomicU64::new(UNSET), left: AtomicBool::new(false) });
+        for (consumer, joins) in [video, audio].into_iter().zip(&self.0.joins) {
+            let shared = membership.clone();
+            // The receiver is the feeder, which lives as long as this handle.
+            let _ = joins.send(Joiner { consumer, shared });
+        }
+        Link(membership)
+    }
+
+    /// What has come in on a track so far.
+    pub fn figures(&self, kind: Kind) -> TrackFigures {
+        let figures = &self.0.figures[slot(kind)];
+        TrackFigures {
+            frames: figures.frames.load(Relaxed),
+            keyframes: figures.keyframes.load(Relaxed),
+            bytes: figures.bytes.load(Relaxed),
+        }
+    }
+
+    /// How long ago the last frame of any track came in; since the stream was made where none has.
+    pub fn silence(&self) -> Duration {
+        let last = Kind::ALL.map(|kind| self.0.figures[slot(kind)].last.load(Relaxed));
+        let newest = last.into_iter().max().unwrap_or(0);
+        self.0.birth.elapsed().saturating_sub(Duration::from_nanos(newest))
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.birth.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The offset of the current source; its first frame, at `running_time`, chooses it.
+    fn offset(&self, running_time: i64) -> i64 {
+        let chosen = self.offset.load(Relaxed);
+        if chosen != NO_OFFSET {
+            return chosen;
+        }
+        let latest = self.latest.load(Relaxed);
+        // The first source starts at 0. A later one continues after what was there, by the clock.
+        let start = if latest == 0 { 0 } else { self.now().max(latest) };
+        let mine = i64::try_from(start).unwrap_or(i64::MAX).saturating_sub(running_time);
+        match self.offset.compare_exchange(NO_OFFSET, mine, Relaxed, Relaxed) {
+            Ok(_) => mine,
+            Err(theirs) => theirs,
+        }
+    }
+}
+
+/// The feeder while a source has it; goes home when the source's callbacks are dropped.
+struct Lease {
+    feeder: Option<Feeder>,
+    fanout: Arc<Shared>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(feeder) = self.feeder.take() {
+            let home = &self.fanout.homes[slot(feeder.kind)];
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder);
+        }
+    }
+}
+
+/// One track's consumers, cache and time line.
+struct Feeder {
+    kind: Kind,
+    inbox: Receiver<Joiner>,
+    members: Vec<Member>,
+    cache: VecDeque<Frame>,
+    cached: usize,
+    /// The cache holds everything since a keyframe.
+    complete: bool,
+    caps: Option<gst::Caps>,
+    /// The source's segment and the same with the offset in it.
+    segments: Option<(gst::Segment, gst::Segment)>,
+}
+
+struct Member {
+    consumer: Box<dyn Consumer>,
+    shared: Arc<Membership>,
+    started: bool,
+}
+
+impl Feeder {
+    fn new(kind: Kind, inbox: Receiver<Joiner>) -> Self {
+        Self {
+            kind,
+            inbox,
+            members: Vec::new(),
+            cache: VecDeque::new(),
+            cached: 0,
+            complete: false,
+            caps: None,
+            segments: None,
+        }
+    }
+
+    /// A new source has its own GOPs, caps and segments; the consumers stay.
+    fn restart(&mut self) {
+        self.cache.clear();
+        self.cached = 0;
+        self.complete = false;
+        self.caps = None;
+        self.segments = None;
+    }
+
+    fn deliver(&mut self, fanout: &Shared, sample: &gst::Sample, caps: &impl Fn(&gst::Caps)) {
+        if let Some(now) = sample.caps_owned()
+            && self.caps.as_ref().is_none_or(|before| *before != now)
+        {
+            caps(&now);
+            self.caps = Some(now);
+        }
+        let Some(frame) = self.frame(fanout, sample) else { return };
+        self.count(fanout, &frame);
+        self.remember(fanout, &frame);
+        while let Ok(Joiner { consumer, shared }) = self.inbox.try_recv() {
+            self.members.push(Member { consumer, shared, started: false });
+        }
+        self.members.retain(|member| !member.shared.left.load(Relaxed));
+        let leads = self.kind == Kind::Video || !fanout.has_video.load(Relaxed);
+        for member in &mut self.members {
+            if member.started {
+                member.consumer.take(&frame);
+            } else {
+                member.begin(leads, self.complete, &self.cache);
+            }
+        }
+    }
+
+    /// The frame on the stream's time line. A buffer without a time stamp is none: nothing could be muxed from it.
+    fn frame(&mut self, fanout: &Shared, sample: &gst::Sample) -> Option<Frame> {
+        let buffer = sample.buffer()?;
+        let pts = buffer.pts().or(buffer.dts())?;
+        self.map(fanout, sample.segment()?, pts)?;
+        let (_, segment) = self.segments.as_ref()?;
+        let time = running_time(segment, pts)?;
+        let shown =
+            gst::Sample::builder().buffer(&sample.buffer_owned()?).caps(self.caps.as_ref()?).segment(segment).build();
+        Some(Frame {
+            time: u64::try_from(time).unwrap_or(0),
+            keyframe: self.kind == Kind::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+            size: buffer.size(),
+            sample: shown,
+        })
+    }
+
+    /// Makes `segments` be those of the source's segment.
+    fn map(&mut self, fanout: &Shared, segment: &gst::Segment, pts: gst::ClockTime) -> Option<()> {
+        let known = self.segments.as_ref().is_some_and(|(theirs, _)| theirs == segment);
+        if !known {
+            let time = running_time(segment, pts)?;
+            let shifted = shifted(segment, fanout.offset(time))?;
+            self.segments = Some((segment.clone(), shifted));
+        }
+        Some(())
+    }
+
+    fn count(&self, fanout: &Shared, frame: &Frame) {
+        let figures = &fanout.figures[slot(self.kind)];
+        figures.frames.fetch_add(1, Relaxed);
+        figures.keyframes.fetch_add(u64::from(frame.keyframe), Relaxed);
+        figures.bytes.fetch_add(frame.size as u64, Relaxed);
+        figures.last.store(fanout.now(), Relaxed);
+        fanout.latest.fetch_max(frame.time + frame.duration(), Relaxed);
+    }
+
+    fn remember(&mut self, fanout: &Shared, frame: &Frame) {
+        match self.kind {
+            Kind::Video if frame.keyframe => {
+                self.cache.clear();
+                self.cached = 0;
+                self.complete = true;
+                fanout.gop_start.store(frame.time, Relaxed);
+            }
+            Kind::Video if !self.complete => return,
+            Kind::Video if self.cached + frame.size > VIDEO_CACHE => {
+                self.cache.clear();
+                self.cached = 0;
+                self.complete = false;
+                return;
+            }
+            Kind::Video => {}
+            Kind::Audio => {
+                self.complete = true;
+                self.forget_sound(fanout, frame.time);
+            }
+        }
+        self.cached += frame.size;
+        self.cache.push_back(frame.clone());
+    }
+
+    fn forget_sound(&mut self, fanout: &Shared, now: u64) {
+        let needed_from = if fanout.has_video.load(Relaxed) {
+            fanout.gop_start.load(Relaxed)
+        } else {
+            now.saturating_sub(AUDIO_ONLY_CACHE)
+        };
+        while let Some(oldest) = self.cache.front()
+            && (oldest.time < needed_from || self.cached > AUDIO_CACHE)
+        {
+            self.cached -= oldest.size;
+            self.cache.pop_front();
+        }
+    }
+}
+
+impl Member {
+    /// Starts a member with what the cache holds, the newest frame included. The leading track decides the time.
+    fn begin(&mut self, leads: bool, complete: bool, cache: &VecDeque<Frame>) {
+        if leads {
+            match cache.front() {
+                Some(first) if complete => {
+                    let _ = self.shared.start.compare_exchange(UNSET, first.time, Relaxed, Relaxed);
+                }
+                _ => return,
+            }
+        }
+        let start = self.shared.start.load(Relaxed);
+        if start == UNSET {
+            return;
+        }
+        self.started = true;
+        let from_start = cache.iter().filter(|frame| leads || frame.time >= start);
+        from_start.for_each(|frame| self.consumer.take(frame));
+    }
+}
+
+fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
+    let segment = segment.downcast_ref::<gst::ClockTime>()?;
+    match segment.to_running_time_full(pts)? {
+        gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
+        gst::Signed::Negative(time) => i64::try_from(time.nseconds()).ok().map(|t| -t),
+    }
+}
+
+/// `segment` with running times that are `offset` nanoseconds later.
+fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segment> {
+    let mut ours = segment.downcast_ref::<gst::ClockTime>()?.clone();
+    let by = gst::ClockTime::from_nseconds(offset.unsigned_abs());
+    let base = ours.base().unwrap_or_default();
+    if offset >= 0 {
+        ours.set_base(base + by);
+    } else if let Some(less) = base.checked_sub(by) {
+        ours.set_base(less);
+    } else {
+        // What the base cannot give, the start does: running time counts from there.
+        ours.set_start(ours.start().unwrap_or_default() + (by - base));
+        ours.set_base(gst::ClockTime::ZERO);
+    }
+    Some(ours.upcast())
+}

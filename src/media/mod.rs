@@ -1,0 +1,39 @@
+//! The border to GStreamer: outside this folder none of its types can be named.
+//!
+//! Across it go text ([`template`]), values ([`track`], events) and handles ([`Source`], [`Part`], [`Fanout`]).
+//! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
+//! [`Part`] after another.
+
+mod bus;
+mod catalog;
+mod fanout;
+pub mod graph;
+mod pipeline;
+mod pipelines;
+mod recording;
+mod source;
+mod template;
+mod track;
+
+pub use bus::{BusEvent, Failure};
+pub use catalog::{Catalog, CatalogError};
+pub use fanout::{Fanout, TrackFigures};
+pub use pipeline::MediaError;
+pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
+pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest, inputs};
+pub use source::{Accept, Source, SourceEvent, outputs};
+pub use template::{Filling, Launch, Template, TemplateError};
+pub use track::{Codec, Kind, Track};
+
+/// Loads GStreamer. Must come first; does nothing the second time.
+///
+/// # Errors
+/// GStreamer's reason when it cannot start.
+pub fn init() -> Result<(), String> {
+    gstreamer::init().map_err(|error| error.to_string())
+}
+
+/// GStreamer's version, for example `GStreamer 1.22.0`.
+pub fn version() -> String {
+    gstreamer::version_string().to_string()
+}

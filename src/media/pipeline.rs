@@ -1,0 +1,256 @@
+//! One running GStreamer graph: parsed, started and stopped off the async threads, each with a deadline.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::bus::{self, BusEvent, Failure};
+use super::catalog;
+use super::pipelines::{Entry, Pipelines};
+use super::template::Launch;
+use super::track::Kind;
+use crate::name::{StreamName, mask};
+
+/// Longest time a pipeline may take to be parsed, to start or to stop.
+const TRANSITION: Duration = Duration::from_secs(10);
+
+/// Why a pipeline does not run.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MediaError {
+    /// The installation lacks elements.
+    #[error("{template}: GStreamer has no element {elements}; install {packages}")]
+    Missing {
+        /// The template.
+        template: String,
+        /// Names of the missing elements, separated by commas.
+        elements: String,
+        /// The Debian packages that have them.
+        packages: String,
+    },
+    /// The line is no launch syntax.
+    #[error("{template}: the line cannot be parsed: {reason} (line: {line})")]
+    Parse {
+        /// The template.
+        template: String,
+        /// GStreamer's reason.
+        reason: String,
+        /// The line, masked.
+        line: String,
+    },
+    /// A transition did not end in time.
+    #[error("{template}: {what} took longer than {} s", TRANSITION.as_secs())]
+    Deadline {
+        /// The template.
+        template: String,
+        /// What was tried: parsing, starting, stopping.
+        what: &'static str,
+    },
+    /// An element failed.
+    #[error("{failure}")]
+    Failed {
+        /// What the element said.
+        failure: Failure,
+    },
+    /// The line lacks an element weir talks to.
+    #[error("{template}: the line has no element named {name}; a template of the operator's must keep it")]
+    NoElement {
+        /// The template.
+        template: String,
+        /// The element's name.
+        name: String,
+    },
+}
+
+/// A pipeline and the only right to stop it. Dropping it stops it without waiting; [`Pipeline::stop`] waits.
+pub(super) struct Pipeline {
+    pub(super) gst: gst::Pipeline,
+    pub(super) entry: Arc<Entry>,
+    pub(super) events: UnboundedReceiver<BusEvent>,
+    registry: Pipelines,
+}
+
+/// Which part of a launch is parsed at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parse {
+    /// Head and branches.
+    Whole,
+    /// The head; branches are attached when their tracks appear.
+    Head,
+}
+
+/// Runs `job` where it may block, for at most [`TRANSITION`].
+pub(super) async fn blocking<T: Send + 'static>(
+    template: &str,
+    what: &'static str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, MediaError> {
+    let late = || MediaError::Deadline { template: template.to_owned(), what };
+    match tokio::time::timeout(TRANSITION, tokio::task::spawn_blocking(job)).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_)) | Err(_) => Err(late()),
+    }
+}
+
+impl Pipeline {
+    /// Parses a launch and lists the pipeline in `registry`; it does not run yet.
+    pub(super) async fn build(
+        registry: &Pipelines,
+        launch: Launch,
+        parse: Parse,
+        stream: &StreamName,
+    ) -> Result<Self, MediaError> {
+        let template = launch.template.clone();
+        let text = match parse {
+            Parse::Whole => launch.text(),
+            Parse::Head => launch.head.clone(),
+        };
+        let name = template.clone();
+        let gst = blocking(&template, "parsing", move || parsed(&name, &text)).await??;
+        let (sender, events) = unbounded_channel();
+        bus::listen(&gst, sender);
+        let attached = match parse {
+            Parse::Whole => launch.branches.iter().map(|(kind, _)| *kind).collect(),
+            Parse::Head => BTreeSet::new(),
+        };
+        let entry = Arc::new(Entry {
+            id: registry.next_id(&template),
+            attached: ArcSwap::from_pointee(attached),
+            launch,
+            stream: stream.clone(),
+            since: SystemTime::now(),
+            pipeline: gst.downgrade(),
+        });
+        registry.insert(entry.clone());
+        Ok(Self { gst, entry, events, registry: registry.clone() })
+    }
+
+    /// Asks for PLAYING. A live or push source reaches it later; failures arrive as events.
+    pub(super) async fn play(&mut self) -> Result<(), MediaError> {
+        let gst = self.gst.clone();
+        let started = blocking(&self.entry.launch.template, "starting", move || gst.set_state(gst::State::Playing));
+        match started.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(self.why_not()),
+            Err(late) => {
+                self.log_graph();
+                Err(late)
+            }
+        }
+    }
+
+    /// The failure an element posted when the state change was refused, or a general one.
+    fn why_not(&mut self) -> MediaError {
+        while let Ok(event) = self.events.try_recv() {
+            if let BusEvent::Error(failure) = event {
+                return MediaError::Failed { failure };
+            }
+        }
+        MediaError::Failed {
+            failure: Failure {
+                element: self.entry.launch.template.clone(),
+                factory: "pipeline".into(),
+                message: "an element refused to start".into(),
+                debug: String::new(),
+                no_space: false,
+                refused: false,
+            },
+        }
+    }
+
+    fn log_graph(&self) {
+        let dot = self.gst.debug_to_dot_data(gst::DebugGraphDetails::all());
+        tracing::error!(pipeline = %self.entry.id, graph = %mask(&dot), "a transition hangs");
+    }
+
+    /// An element by its name in the line.
+    pub(super) fn element<T: IsA<gst::Element>>(&self, name: &str) -> Result<T, MediaError> {
+        let found = self.gst.by_name(name).and_then(|element| element.downcast::<T>().ok());
+        found.ok_or_else(|| MediaError::NoElement {
+            template: self.entry.launch.template.clone(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Stops the pipeline and waits until its threads are gone.
+    pub(super) async fn stop(self) {
+        let gst = self.gst.clone();
+        let stopped = blocking(&self.entry.launch.template, "stopping", move || to_null(&gst)).await;
+        if let Err(late) = stopped {
+            tracing::error!(pipeline = %self.entry.id, "{late}");
+            self.log_graph();
+        }
+    }
+}
+
+fn to_null(gst: &gst::Pipeline) {
+    // NULL cannot be refused; an element that says so is gone all the same.
+    let _ = gst.set_state(gst::State::Null);
+    if let Some(bus) = gst.bus() {
+        bus.unset_sync_handler();
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.registry.remove(&self.entry.id);
+        // GStreamer's own pool: a drop may happen in a thread of the pipeline or outside the runtime.
+        self.gst.call_async(to_null);
+    }
+}
+
+/// Parses a line into a pipeline.
+pub(super) fn parsed(template: &str, text: &str) -> Result<gst::Pipeline, MediaError> {
+    let mut context = gst::ParseContext::new();
+    let element = gst::parse::launch_full(text, Some(&mut context), gst::ParseFlags::FATAL_ERRORS)
+        .map_err(|error| parse_error(template, text, &error, &context))?;
+    match element.downcast::<gst::Pipeline>() {
+        Ok(pipeline) => Ok(pipeline),
+        Err(single) => {
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&single).map_err(|error| MediaError::Parse {
+                template: template.to_owned(),
+                reason: error.to_string(),
+                line: mask(text),
+            })?;
+            Ok(pipeline)
+        }
+    }
+}
+
+/// Parses a branch into a bin whose open end is a pad of the bin.
+pub(super) fn parsed_branch(template: &str, text: &str) -> Result<gst::Bin, MediaError> {
+    let mut context = gst::ParseContext::new();
+    let flags = gst::ParseFlags::FATAL_ERRORS | gst::ParseFlags::PLACE_IN_BIN;
+    gst::parse::bin_from_description_full(text, true, Some(&mut context), flags)
+        .map_err(|error| parse_error(template, text, &error, &context))?
+        .downcast::<gst::Bin>()
+        .map_err(|_| MediaError::Parse {
+            template: template.to_owned(),
+            reason: "a branch is one chain of elements".into(),
+            line: mask(text),
+        })
+}
+
+fn parse_error(template: &str, text: &str, error: &gst::glib::Error, context: &gst::ParseContext) -> MediaError {
+    let missing = context.missing_elements();
+    if missing.is_empty() {
+        return MediaError::Parse { template: template.to_owned(), reason: mask(error.message()), line: mask(text) };
+    }
+    let packages = missing.iter().map(|element| catalog::package_of(element)).collect::<BTreeSet<_>>();
+    MediaError::Missing {
+        template: template.to_owned(),
+        elements: missing.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", "),
+        packages: packages.into_iter().collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// The branch of `kind` without the pad it hangs on: `demux.video ! h264parse ! …` gives `h264parse ! …`.
+pub(super) fn branch_body(launch: &Launch, kind: Kind) -> Option<&str> {
+    let (_, text) = launch.branches.iter().find(|(branch, _)| *branch == kind)?;
+    text.split_once('!').map(|(_, body)| body.trim())
+}

@@ -1,0 +1,398 @@
+//! What a recording takes out of a stream, and the files it goes into.
+//!
+//! A recording is one consumer with two halves, one a track, each in its own streaming thread. The *leader* (video where
+//! there is some) decides at its keyframes when a part ends; the *follower* cuts at the same stream time. Each part is a
+//! pipeline of its own: parsing and starting one takes some milliseconds, so the halves ask for it ([`FeedEvent::NeedPart`])
+//! and keep their frames until it is supplied. No frame is lost between parts, and nothing waits in a streaming thread.
+//!
+//! (splitmuxsink rotates too, but it holds each GOP back until the next keyframe has come: a process killed 6 s into a
+//! stream with a 10 s GOP leaves an empty file, where mp4mux fed directly leaves all but the last fragment.)
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSrc;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::bus::{BusEvent, Failure};
+use super::fanout::{Consumer, Fanout, Frame, Link};
+use super::pipeline::{MediaError, Parse, Pipeline};
+use super::pipelines::Pipelines;
+use super::template::{Filling, Launch};
+use super::track::Kind;
+use crate::name::StreamName;
+
+/// Bytes that may wait for a slow disk, a track. Past it the recording fails rather than eat the memory of all.
+const QUEUE_LIMIT: usize = 48 << 20;
+/// Sound that runs ahead of the pictures waits for them, so that it falls into the right part, but never longer.
+const HOLD_LIMIT: u64 = 1_000_000_000;
+/// Time stamps of RTMP are rounded to milliseconds and frames have a length: a keyframe this early is still in time.
+const CUT_TOLERANCE: u64 = 20_000_000;
+
+const VIDEO_IN: &str = "appsrc name=video_in format=time handle-segment-change=true max-bytes=0";
+const AUDIO_IN: &str = "appsrc name=audio_in format=time handle-segment-change=true max-bytes=0";
+const SHELL_VIDEO: &str =
+    "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! openh264enc ! h264parse";
+const SHELL_AUDIO: &str = "audiotestsrc num-buffers=430 ! audio/x-raw,rate=44100 ! voaacenc ! aacparse";
+
+/// The beginnings of a recording template's branches: appsrc in the server, a test source in a shell.
+pub fn inputs(filling: Filling) -> Filling {
+    filling.fragment("video_in", VIDEO_IN, SHELL_VIDEO).fragment("audio_in", AUDIO_IN, SHELL_AUDIO)
+}
+
+/// When a part ends. It always ends at a keyframe of the leading track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutRule {
+    /// Never: one file.
+    Never,
+    /// At the first keyframe after this time.
+    After(Duration),
+    /// At the last keyframe before this many bytes.
+    Size(u64),
+}
+
+/// What a feed asks of the recorder.
+pub enum FeedEvent {
+    /// A part begins; supply it.
+    NeedPart {
+        /// Its number, from 1.
+        number: u32,
+        /// Its first frame's place on the stream's time line.
+        start: Duration,
+    },
+    /// The recording cannot go on.
+    Overrun,
+    /// A track's format changed in a way a part cannot follow: end this feed and begin another.
+    Changed,
+    /// Frames that came for a part before it was supplied, when the feed has ended.
+    Rest(Rest),
+}
+
+/// Frames on their way into a part; only [`Part::take`] can use them.
+pub struct Rest {
+    kind: Kind,
+    frames: VecDeque<Frame>,
+}
+
+/// A recording's place in a stream. Dropping it ends the feed with the next frame: both halves hand over what they
+/// hold and end their part.
+pub struct Feed {
+    _link: Link,
+    supplies: Vec<(Kind, Sender<AppSrc>)>,
+}
+
+impl Feed {
+    /// Takes the tracks of `kinds` from `fanout`, beginning with the cached GOP.
+    pub fn attach(fanout: &Fanout, kinds: &[Kind], rule: CutRule, events: &UnboundedSender<FeedEvent>) -> Self {
+        let mut supplies = Vec::new();
+        let mut half = |kind| {
+            let (sender, inbox) = channel();
+            supplies.push((kind, sender));
+            Half::new(kind, inbox, events.clone())
+        };
+        let shared = Arc::new(Shared::default());
+        let (cuts, cuts_inbox) = channel();
+        let leads = if kinds.contains(&Kind::Video) { Kind::Video } else { Kind::Audio };
+        let leader = Box::new(Leader {
+            half: half(leads),
+            rule,
+            shared: shared.clone(),
+            cuts,
+            number: 0,
+            start: 0,
+            gop_bytes: 0,
+            last_gop: 0,
+            caps: None,
+        });
+        let follows = leads == Kind::Video && kinds.contains(&Kind::Audio);
+        let link = match (leads, follows) {
+            (Kind::Video, true) => {
+                let follower = Follower {
+                    half: half(Kind::Audio),
+                    shared,
+                    cuts: cuts_inbox,
+                    due: VecDeque::new(),
+                    held: VecDeque::new(),
+                    caps: None,
+                };
+                fanout.join(leader, Box::new(follower))
+            }
+            (Kind::Video, false) => fanout.join(leader, Box::new(Ignore)),
+            (Kind::Audio, _) => fanout.join(Box::new(Ignore), leader),
+        };
+        Self { _link: link, supplies }
+    }
+
+    /// Hands the part that was asked for to both halves.
+    pub fn supply(&self, part: &Part) {
+        // The follower first: the leader may cut as soon as it has its part, and the follower must have its own by then.
+        for (kind, supply) in self.supplies.iter().rev() {
+            if let Some((_, input)) = part.inputs.iter().find(|(of, _)| of == kind) {
+                let _ = supply.send(input.clone());
+            }
+        }
+    }
+}
+
+/// What both halves know.
+#[derive(Default)]
+struct Shared {
+    /// The leader's newest time.
+    progress: AtomicU64,
+    /// Bytes of the running part.
+    bytes: AtomicU64,
+}
+
+struct Ignore;
+
+impl Consumer for Ignore {
+    fn take(&mut self, _: &Frame) {}
+}
+
+/// One track's way into the running part.
+struct Half {
+    kind: Kind,
+    input: Option<AppSrc>,
+    supplies: Receiver<AppSrc>,
+    waiting: VecDeque<Frame>,
+    waiting_bytes: usize,
+    events: UnboundedSender<FeedEvent>,
+}
+
+impl Half {
+    fn new(kind: Kind, supplies: Receiver<AppSrc>, events: UnboundedSender<FeedEvent>) -> Self {
+        Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events }
+    }
+
+    fn tell(&self, event: FeedEvent) {
+        // A recorder that is gone has ended the feed already.
+        let _ = self.events.send(event);
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.waiting_bytes += frame.size;
+        self.waiting.push_back(frame);
+        self.flush();
+        let queued = self.input.as_ref().map_or(0, |input| input.current_level_bytes());
+        if self.waiting_bytes + usize::try_from(queued).unwrap_or(usize::MAX) > QUEUE_LIMIT {
+            self.waiting.clear();
+            self.waiting_bytes = 0;
+            self.tell(FeedEvent::Overrun);
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.input.is_none() {
+            self.input = self.supplies.try_recv().ok();
+        }
+        if let Some(input) = &self.input {
+            self.waiting_bytes = 0;
+            for frame in self.waiting.drain(..) {
+                // A part that failed has said so on its bus.
+                let _ = input.push_sample(&frame.sample);
+            }
+        }
+    }
+
+    /// Ends the running part.
+    fn close(&mut self) {
+        self.flush();
+        if let Some(input) = self.input.take() {
+            let _ = input.end_of_stream();
+        }
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        self.close();
+        if !self.waiting.is_empty() {
+            let rest = Rest { kind: self.kind, frames: std::mem::take(&mut self.waiting) };
+            self.tell(FeedEvent::Rest(rest));
+        }
+    }
+}
+
+/// The half that decides.
+struct Leader {
+    half: Half,
+    rule: CutRule,
+    shared: Arc<Shared>,
+    cuts: Sender<u64>,
+    number: u32,
+    start: u64,
+    gop_bytes: u64,
+    last_gop: u64,
+    caps: Option<gst::Caps>,
+}
+
+impl Leader {
+    fn due(&self, frame: &Frame) -> bool {
+        let changed = self.caps.as_deref() != frame.sample.caps();
+        changed
+            || match self.rule {
+                CutRule::Never => false,
+                CutRule::After(time) => {
+                    frame.time + CUT_TOLERANCE >= self.start + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+                }
+                CutRule::Size(limit) => self.shared.bytes.load(Relaxed) + self.last_gop > limit,
+            }
+    }
+
+    fn begin(&mut self, frame: &Frame) {
+        self.number += 1;
+        self.start = frame.time;
+        self.caps = frame.sample.caps_owned();
+        self.shared.bytes.store(0, Relaxed);
+        self.half.tell(FeedEvent::NeedPart { number: self.number, start: Duration::from_nanos(frame.time) });
+    }
+}
+
+impl Consumer for Leader {
+    fn take(&mut self, frame: &Frame) {
+        if frame.keyframe {
+            self.last_gop = std::mem::take(&mut self.gop_bytes);
+            if self.number == 0 {
+                self.begin(frame);
+            } else if self.half.input.is_some() && self.due(frame) {
+                // A follower that is gone needs no cut.
+                let _ = self.cuts.send(frame.time);
+                self.half.close();
+                self.begin(frame);
+            }
+        }
+        self.gop_bytes += frame.size as u64;
+        self.shared.bytes.fetch_add(frame.size as u64, Relaxed);
+        self.shared.progress.fetch_max(frame.time, Relaxed);
+        self.half.push(frame.clone());
+    }
+}
+
+/// The half that cuts where it is told.
+struct Follower {
+    half: Half,
+    shared: Arc<Shared>,
+    cuts: Receiver<u64>,
+    due: VecDeque<u64>,
+    held: VecDeque<Frame>,
+    caps: Option<gst::Caps>,
+}
+
+impl Follower {
+    fn release(&mut self, up_to: u64) {
+        self.due.extend(self.cuts.try_iter());
+        while let Some(frame) = self.held.pop_front() {
+            if frame.time > up_to {
+                self.held.push_front(frame);
+                return;
+            }
+            while self.due.front().is_some_and(|cut| *cut <= frame.time) {
+                self.due.pop_front();
+                self.half.close();
+            }
+            self.shared.bytes.fetch_add(frame.size as u64, Relaxed);
+            self.half.push(frame);
+        }
+    }
+}
+
+impl Consumer for Follower {
+    fn take(&mut self, frame: &Frame) {
+        let caps = frame.sample.caps();
+        if self.caps.is_none() {
+            self.caps = frame.sample.caps_owned();
+        } else if self.caps.as_deref() != caps {
+            self.caps = frame.sample.caps_owned();
+            self.half.tell(FeedEvent::Changed);
+        }
+        self.held.push_back(frame.clone());
+        let oldest_wait = frame.time.saturating_sub(HOLD_LIMIT);
+        self.release(self.shared.progress.load(Relaxed).max(oldest_wait));
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.release(u64::MAX);
+        // A part that began after this track's last frame must end on this track too.
+        for _ in self.due.drain(..) {
+            self.half.close();
+        }
+    }
+}
+
+/// One file being written.
+pub struct Part {
+    pipeline: Pipeline,
+    inputs: Vec<(Kind, AppSrc)>,
+}
+
+/// How a part ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartEvent {
+    /// The file is complete.
+    Finished,
+    /// It could not be written further.
+    Failed(Failure),
+}
+
+impl Part {
+    /// Starts the pipeline of a part whose time stamps begin with `start` of the stream's time line.
+    ///
+    /// # Errors
+    /// See [`MediaError`]: among others a file that cannot be created.
+    pub async fn start(
+        pipelines: &Pipelines,
+        launch: Launch,
+        stream: &StreamName,
+        start: Duration,
+    ) -> Result<Self, MediaError> {
+        let kinds: Vec<Kind> = launch.branches.iter().map(|(kind, _)| *kind).collect();
+        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
+        let mut inputs = Vec::new();
+        for kind in kinds {
+            let input: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
+            if let Some(pad) = input.static_pad("src") {
+                pad.set_offset(-i64::try_from(start.as_nanos()).unwrap_or(i64::MAX));
+            }
+            inputs.push((kind, input));
+        }
+        pipeline.play().await?;
+        Ok(Self { pipeline, inputs })
+    }
+
+    /// Frames a feed could not hand over itself; the track ends after them.
+    pub fn take(&self, rest: Rest) {
+        if let Some((_, input)) = self.inputs.iter().find(|(kind, _)| *kind == rest.kind) {
+            for frame in rest.frames {
+                let _ = input.push_sample(&frame.sample);
+            }
+            let _ = input.end_of_stream();
+        }
+    }
+
+    /// Ends every track that has not ended yet.
+    pub fn finish(&self) {
+        for (_, input) in &self.inputs {
+            let _ = input.end_of_stream();
+        }
+    }
+
+    /// How it ends.
+    pub async fn ended(&mut self) -> PartEvent {
+        match self.pipeline.events.recv().await {
+            Some(BusEvent::Error(failure)) => PartEvent::Failed(failure),
+            Some(BusEvent::Eos) | None => PartEvent::Finished,
+        }
+    }
+
+    /// Stops the pipeline; the file is closed when this returns.
+    pub async fn stop(self) {
+        self.pipeline.stop().await;
+    }
+}

@@ -1,0 +1,193 @@
+//! A pipeline that brings a stream in: its head is started, and the branch of each track is attached when the track
+//! appears, so that the line has exactly the tracks the source has.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSink;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::bus::{BusEvent, Failure};
+use super::fanout::Fanout;
+use super::pipeline::{MediaError, Parse, Pipeline, branch_body, parsed_branch};
+use super::pipelines::{Entry, Pipelines};
+use super::template::{Filling, Launch};
+use super::track::{Kind, Track};
+use crate::name::StreamName;
+
+/// Judges a track by its caps: `Err` is the reason why it is left out. Runs in a streaming thread; must not wait.
+pub type Accept = Arc<dyn Fn(&Track) -> Result<(), String> + Send + Sync>;
+
+/// What a source said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceEvent {
+    /// The remote server has answered with a first track.
+    Answered,
+    /// A track's facts are known or have changed.
+    Track(Track),
+    /// A track is left out.
+    Refused {
+        /// Which.
+        kind: Kind,
+        /// Why.
+        reason: String,
+    },
+    /// There will be no more tracks.
+    AllTracks,
+    /// The source has ended.
+    Ended,
+    /// The source has failed.
+    Failed(Failure),
+}
+
+/// A running source. Dropping it stops it without waiting.
+pub struct Source {
+    pipeline: Pipeline,
+    tracks: UnboundedReceiver<SourceEvent>,
+}
+
+/// The appsink every branch of a source ends in.
+pub const VIDEO_OUT: &str = "appsink name=video_out sync=false async=false wait-on-eos=false enable-last-sample=false";
+/// The same for sound.
+pub const AUDIO_OUT: &str = "appsink name=audio_out sync=false async=false wait-on-eos=false enable-last-sample=false";
+/// What stands there in a shell.
+pub const SHELL_OUT: &str = "fakesink sync=false async=false";
+
+/// The ends of a source template's branches.
+pub fn outputs(filling: Filling) -> Filling {
+    filling.fragment("video_out", VIDEO_OUT, SHELL_OUT).fragment("audio_out", AUDIO_OUT, SHELL_OUT)
+}
+
+impl Source {
+    /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track.
+    ///
+    /// # Errors
+    /// See [`MediaError`]. A remote server that does not answer is no error here: it arrives as an event.
+    pub async fn start(
+        pipelines: &Pipelines,
+        launch: Launch,
+        stream: &StreamName,
+        fanout: &Fanout,
+        accept: Accept,
+    ) -> Result<Self, MediaError> {
+        fanout.expect_source();
+        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
+        let demux: gst::Element = pipeline.element("demux")?;
+        let (events, tracks) = unbounded_channel();
+        let grafter = Grafter {
+            pipeline: pipeline.gst.downgrade(),
+            entry: pipeline.entry.clone(),
+            fanout: fanout.clone(),
+            accept,
+            events: events.clone(),
+        };
+        demux.connect_pad_added(move |_, pad| grafter.graft(pad));
+        demux.connect_no_more_pads(move |_| {
+            let _ = events.send(SourceEvent::AllTracks);
+        });
+        pipeline.play().await?;
+        Ok(Self { pipeline, tracks })
+    }
+
+    /// The next event; `None` never comes before the source is dropped.
+    pub async fn event(&mut self) -> Option<SourceEvent> {
+        tokio::select! {
+            biased;
+            event = self.tracks.recv() => event,
+            event = self.pipeline.events.recv() => match event? {
+                BusEvent::Eos => Some(SourceEvent::Ended),
+                BusEvent::Error(failure) => Some(SourceEvent::Failed(failure)),
+            },
+        }
+    }
+
+    /// Bytes the source's network element has read; `None` where it does not count.
+    pub fn bytes_in(&self) -> Option<u64> {
+        let stats = self.pipeline.gst.iterate_sources().into_iter().flatten().find_map(|source| {
+            source.has_property("stats").then(|| source.property::<Option<gst::Structure>>("stats")).flatten()
+        })?;
+        stats.get::<u64>("in-bytes-total").ok()
+    }
+
+    /// Stops it and waits until its threads are gone and its feeders are home.
+    pub async fn stop(self) {
+        self.pipeline.stop().await;
+    }
+}
+
+/// Attaches branches as pads appear.
+struct Grafter {
+    pipeline: gst::glib::WeakRef<gst::Pipeline>,
+    entry: Arc<Entry>,
+    fanout: Fanout,
+    accept: Accept,
+    events: UnboundedSender<SourceEvent>,
+}
+
+impl Grafter {
+    fn tell(&self, event: SourceEvent) {
+        // The receiver goes with the source.
+        let _ = self.events.send(event);
+    }
+
+    fn graft(&self, pad: &gst::Pad) {
+        self.tell(SourceEvent::Answered);
+        let Some(pipeline) = self.pipeline.upgrade() else { return };
+        let track = pad.current_caps().and_then(|caps| Track::from_caps(&caps));
+        let grafted = match &track {
+            None => Err("a track without caps".to_owned()),
+            Some(track) => (self.accept)(track).and_then(|()| self.attach(&pipeline, pad, track.kind)),
+        };
+        if let Err(reason) = grafted {
+            if let Some(Track { kind, .. }) = track {
+                self.tell(SourceEvent::Refused { kind, reason });
+            }
+            sink_away(&pipeline, pad);
+        }
+    }
+
+    fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, kind: Kind) -> Result<(), String> {
+        let launch = &self.entry.launch;
+        let body = branch_body(launch, kind).ok_or("the template has no branch for it")?;
+        if self.entry.attached.load().contains(&kind) {
+            return Err("the source has more than one of its kind; the first is used".into());
+        }
+        let bin = parsed_branch(&launch.template, body).map_err(|error| error.to_string())?;
+        let out = format!("{}_out", kind.label());
+        let sink = bin.by_name(&out).and_then(|sink| sink.downcast::<AppSink>().ok());
+        let sink = sink.ok_or_else(|| format!("the template's branch must end in {{{out}}}"))?;
+        let events = self.events.clone();
+        self.fanout.announce(kind);
+        let fed = self.fanout.feed(kind, &sink, move |caps| {
+            if let Some(track) = Track::from_caps(caps) {
+                let _ = events.send(SourceEvent::Track(track));
+            }
+        });
+        if !fed {
+            return Err("the source before this one still runs".into());
+        }
+        pipeline.add(&bin).map_err(|error| error.to_string())?;
+        let open_end = bin.static_pad("sink").ok_or("the template's branch has no open end")?;
+        bin.sync_state_with_parent().map_err(|error| error.to_string())?;
+        pad.link(&open_end).map_err(|error| error.to_string())?;
+        self.entry.attached.rcu(|attached| {
+            let mut attached = std::collections::BTreeSet::clone(attached);
+            attached.insert(kind);
+            attached
+        });
+        Ok(())
+    }
+}
+
+/// A pad nobody wants must still be linked: an unlinked one ends the source when it is the last.
+fn sink_away(pipeline: &gst::Pipeline, pad: &gst::Pad) {
+    let Ok(sink) = gst::ElementFactory::make("fakesink").property("sync", false).property("async", false).build()
+    else {
+        return;
+    };
+    let linked = pipeline.add(&sink).is_ok() && sink.sync_state_with_parent().is_ok();
+    if let Some(open_end) = sink.static_pad("sink").filter(|_| linked) {
+        let _ = pad.link(&open_end);
+    }
+}

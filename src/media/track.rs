@@ -1,0 +1,103 @@
+//! What a stream carries: kinds, codecs, and the facts about a track that caps tell.
+
+use gstreamer as gst;
+
+/// The two kinds of track weir knows. Video orders before audio: it leads where both exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+}
+
+impl Kind {
+    /// Both kinds, video first.
+    pub const ALL: [Kind; 2] = [Kind::Video, Kind::Audio];
+
+    /// `video` or `audio`: the label of a template's branch.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Kind::Video => "video",
+            Kind::Audio => "audio",
+        }
+    }
+}
+
+/// A codec a track is in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub enum Codec {
+    /// H.264, ITU-T H.264.
+    H264,
+    /// AAC, ISO/IEC 14496-3.
+    Aac,
+    /// Something weir does not carry; the media type as GStreamer names it.
+    Other(String),
+}
+
+impl Codec {
+    /// The name of the RTP payload format (`rtpmap`), as SDP files and WCS write it.
+    pub fn encoding_name(&self) -> &str {
+        match self {
+            Codec::H264 => "H264",
+            Codec::Aac => "mpeg4-generic",
+            Codec::Other(media_type) => media_type,
+        }
+    }
+}
+
+/// A track as it is: everything a person or a muxer asks about it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Track {
+    /// Video or audio.
+    pub kind: Kind,
+    /// Its codec.
+    pub codec: Codec,
+    /// Picture width in pixels; 0 for audio or while unknown.
+    pub width: u32,
+    /// Picture height in pixels; 0 for audio or while unknown.
+    pub height: u32,
+    /// Sample rate in Hz; 0 for video.
+    pub rate: u32,
+    /// Audio channels; 0 for video.
+    pub channels: u32,
+    /// The caps in GStreamer's notation.
+    pub caps: String,
+}
+
+impl Track {
+    /// Reads a track's facts from its caps; `None` when they describe neither audio nor video.
+    pub(in crate::media) fn from_caps(caps: &gst::CapsRef) -> Option<Self> {
+        let structure = caps.structure(0)?;
+        let media_type = structure.name().as_str();
+        let kind = match media_type.split('/').next() {
+            Some("video") => Kind::Video,
+            Some("audio") => Kind::Audio,
+            _ => return None,
+        };
+        let codec = match media_type {
+            "video/x-h264" => Codec::H264,
+            "audio/mpeg" if structure.get::<i32>("mpegversion").is_ok_and(|v| v == 4 || v == 2) => Codec::Aac,
+            other => Codec::Other(other.to_owned()),
+        };
+        let number = |field: &str| structure.get::<i32>(field).ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        Some(Self {
+            kind,
+            codec,
+            width: number("width"),
+            height: number("height"),
+            rate: number("rate"),
+            channels: number("channels"),
+            caps: caps.to_string(),
+        })
+    }
+
+    /// The codec as a WCS `Stream` object names it: `H264`, `mpeg4-generic/48000/2`.
+    pub fn wcs_codec(&self) -> String {
+        match self.codec {
+            Codec::Aac => format!("{}/{}/{}", self.codec.encoding_name(), self.rate, self.channels),
+            _ => self.codec.encoding_name().to_owned(),
+        }
+    }
+}
