@@ -1,0 +1,406 @@
+//! One stream: a task that owns who publishes it and who takes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::phase::{Phase, Step};
+use crate::event::{Event, Events};
+use crate::media::{Fanout, Track};
+use crate::name::StreamName;
+
+/// What a session that REST ends is told. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
+/// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
+
+/// Who wants to publish what.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    /// The stream's name.
+    pub name: StreamName,
+    /// The publisher's media session.
+    pub session: Uuid,
+    /// The application its hooks belong to.
+    pub app_key: String,
+    /// The connection it came by, as REST shows it.
+    pub connection: String,
+    /// WCS's word for the engine, for example `Flash` for RTMP.
+    pub provider: &'static str,
+    /// WCS's word for the kind of stream, for example `rtmp`.
+    pub media_type: &'static str,
+    /// Which of its tracks to record as soon as it is live; `None`: do not record it.
+    pub record: Option<Recorded>,
+    /// For the log: `rtmp pull of rtmp://…`.
+    pub by: String,
+}
+
+/// Which tracks a recording takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// All.
+    Everything,
+    /// Sound only: what the source's SDP file asks for.
+    SoundOnly,
+}
+
+/// Publisher or subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Feeds the stream.
+    Publisher,
+    /// Takes from it.
+    Player,
+}
+
+/// One media session as REST shows it.
+#[derive(Debug, Clone)]
+pub struct SessionView {
+    /// Its id.
+    pub id: Uuid,
+    /// Publisher or player.
+    pub role: Role,
+    /// WCS's status word.
+    pub status: &'static str,
+    /// The application.
+    pub app_key: String,
+    /// The connection.
+    pub connection: String,
+    /// WCS's word for the engine.
+    pub provider: &'static str,
+    /// WCS's word for the kind of stream.
+    pub media_type: &'static str,
+    /// When it began.
+    pub since: SystemTime,
+}
+
+/// A stream as it is.
+#[derive(Debug, Clone)]
+pub struct StreamView {
+    /// Its name.
+    pub name: StreamName,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its tracks; empty while unknown.
+    pub tracks: Arc<[Track]>,
+    /// What its publisher wants recorded.
+    pub record: Option<Recorded>,
+    /// The file a recorder writes now.
+    pub record_name: Option<String>,
+    /// Its publisher, then its players in the order they came.
+    pub sessions: Vec<SessionView>,
+}
+
+impl StreamView {
+    /// The publisher's session.
+    pub fn publisher(&self) -> Option<&SessionView> {
+        self.sessions.iter().find(|session| session.role == Role::Publisher)
+    }
+}
+
+/// A cheap handle on a stream. Holding one does not keep the stream.
+#[derive(Clone)]
+pub struct StreamHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<StreamView>,
+    fanout: Fanout,
+}
+
+/// Who wants to take a stream.
+#[derive(Debug, Clone)]
+pub enum Subscriber {
+    /// A recorder: not a media session of its own.
+    Recorder,
+}
+
+/// The right to feed a stream. Dropped: the publisher has left.
+pub struct Publication {
+    name: StreamName,
+    session: Uuid,
+    commands: mpsc::UnboundedSender<Command>,
+    terminated: CancellationToken,
+    fanout: Fanout,
+    /// Closes when the name is free again.
+    freed: mpsc::Receiver<()>,
+    info: Option<String>,
+}
+
+/// A subscriber's place in a stream. Dropped: it has left.
+pub struct Subscription {
+    id: Uuid,
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<StreamView>,
+    fanout: Fanout,
+}
+
+/// Why a stream cannot be subscribed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// It has ended meanwhile.
+    #[error("the stream has ended")]
+    Gone,
+}
+
+enum Command {
+    Step(Step, Option<Arc<[Track]>>, String),
+    Record(Option<String>),
+    Subscribe(Uuid, Subscriber),
+    Unsubscribe(Uuid),
+    Terminate,
+    Leave(String),
+}
+
+/// Tells the registry that a name is free. What it holds is dropped once the registry has forgotten the name: then
+/// whoever waits for the stream's end or for its name goes on.
+pub(super) struct Gone {
+    pub(super) name: StreamName,
+    pub(super) _done: mpsc::Sender<()>,
+    pub(super) _view: watch::Sender<StreamView>,
+}
+
+/// Starts a stream's task.
+pub(super) fn start(
+    publisher: Publisher,
+    events: Events,
+    gone: mpsc::UnboundedSender<Gone>,
+    tasks: &TaskTracker,
+) -> (StreamHandle, Publication) {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let (done, freed) = mpsc::channel(1);
+    let terminated = CancellationToken::new();
+    let fanout = Fanout::default();
+    let (view, snapshot) = watch::channel(first_view(&publisher));
+    events.tell(Event::StreamStarted {
+        stream: publisher.name.clone(),
+        session: publisher.session,
+        by: publisher.by.clone(),
+    });
+    let handle = StreamHandle { commands: commands.clone(), view: snapshot, fanout: fanout.clone() };
+    let publication = Publication {
+        name: publisher.name.clone(),
+        session: publisher.session,
+        commands,
+        terminated: terminated.clone(),
+        fanout,
+        freed,
+        info: None,
+    };
+    let stream = Stream {
+        name: publisher.name,
+        session: publisher.session,
+        phase: Phase::Waiting,
+        takers: BTreeMap::new(),
+        events,
+        view,
+        terminated,
+    };
+    tasks.spawn(async move {
+        let (name, _view) = stream.run(inbox).await;
+        // A registry that is gone has no names to free.
+        let _ = gone.send(Gone { name, _done: done, _view });
+    });
+    (handle, publication)
+}
+
+fn first_view(publisher: &Publisher) -> StreamView {
+    let session = SessionView {
+        id: publisher.session,
+        role: Role::Publisher,
+        status: Phase::Waiting.publisher_status(),
+        app_key: publisher.app_key.clone(),
+        connection: publisher.connection.clone(),
+        provider: publisher.provider,
+        media_type: publisher.media_type,
+        since: SystemTime::now(),
+    };
+    StreamView {
+        name: publisher.name.clone(),
+        phase: Phase::Waiting,
+        tracks: Arc::from([]),
+        record: publisher.record,
+        record_name: None,
+        sessions: vec![session],
+    }
+}
+
+struct Stream {
+    name: StreamName,
+    session: Uuid,
+    phase: Phase,
+    takers: BTreeMap<Uuid, Subscriber>,
+    events: Events,
+    view: watch::Sender<StreamView>,
+    terminated: CancellationToken,
+}
+
+impl Stream {
+    /// Runs until the publisher has left; gives the name back.
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) -> (StreamName, watch::Sender<StreamView>) {
+        let mut ending = STOPPED_BY_PUBLISHER.to_owned();
+        // The publication's handle is one of the senders, so the channel outlives the publisher.
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Step(step, tracks, note) => self.step(step, tracks, note),
+                Command::Record(name) => self.view.send_modify(|view| view.record_name = name),
+                Command::Subscribe(id, subscriber) => {
+                    self.takers.insert(id, subscriber);
+                }
+                Command::Unsubscribe(id) => {
+                    self.takers.remove(&id);
+                }
+                Command::Terminate => self.terminated.cancel(),
+                Command::Leave(info) => {
+                    ending = info;
+                    break;
+                }
+            }
+        }
+        self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending });
+        (self.name, self.view)
+    }
+
+    fn step(&mut self, step: Step, tracks: Option<Arc<[Track]>>, note: String) {
+        let before = self.phase;
+        self.phase = before.after(step);
+        let phase = self.phase;
+        self.view.send_modify(|view| {
+            view.phase = phase;
+            view.tracks = tracks.unwrap_or_else(|| view.tracks.clone());
+            if let Some(publisher) = view.sessions.first_mut() {
+                publisher.status = phase.publisher_status();
+            }
+        });
+        let (stream, session) = (self.name.clone(), self.session);
+        match (before, phase) {
+            (_, Phase::Live) => self.events.tell(Event::StreamLive { stream, session, tracks: note }),
+            (Phase::Live, Phase::Interrupted) => {
+                self.events.tell(Event::StreamInterrupted { stream, session, reason: note });
+            }
+            _ => {}
+        }
+    }
+}
+
+impl StreamHandle {
+    /// The stream as it is.
+    pub fn view(&self) -> StreamView {
+        self.view.borrow().clone()
+    }
+
+    /// What its fan-out has counted.
+    pub fn fanout(&self) -> &Fanout {
+        &self.fanout
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Gone`].
+    pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, SubscribeError> {
+        let id = Uuid::new_v4();
+        let asked = self.commands.send(Command::Subscribe(id, subscriber));
+        asked.map_err(|_| SubscribeError::Gone)?;
+        Ok(Subscription { id, commands: self.commands.clone(), view: self.view.clone(), fanout: self.fanout.clone() })
+    }
+
+    /// Asks the publisher to leave ([`STOPPED_BY_REST`]). [`StreamHandle::gone`] tells when it has.
+    pub fn terminate(&self) {
+        // A stream that has ended needs no termination.
+        let _ = self.commands.send(Command::Terminate);
+    }
+
+    /// Waits until the stream has ended.
+    pub async fn gone(&self) {
+        let mut view = self.view.clone();
+        while view.changed().await.is_ok() {}
+    }
+}
+
+impl Publication {
+    /// Where the source's frames go.
+    pub fn fanout(&self) -> &Fanout {
+        &self.fanout
+    }
+
+    /// The publisher's media session.
+    pub fn session(&self) -> Uuid {
+        self.session
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    /// Media flows, with these tracks.
+    pub fn live(&self, tracks: Vec<Track>) {
+        let note = tracks.iter().map(describe).collect::<Vec<_>>().join(", ");
+        self.send(Command::Step(Step::Flows, Some(tracks.into()), note));
+    }
+
+    /// The source is lost; the stream waits for it.
+    pub fn interrupted(&self, reason: &str) {
+        self.send(Command::Step(Step::Lost, None, reason.to_owned()));
+    }
+
+    /// Resolves when somebody outside ends the stream.
+    pub async fn terminated(&self) {
+        self.terminated.cancelled().await;
+    }
+
+    /// Leaves, and waits until the name is free.
+    pub async fn leave(mut self, info: &str) {
+        self.info = Some(info.to_owned());
+        let (_, never) = mpsc::channel(1);
+        let mut freed = std::mem::replace(&mut self.freed, never);
+        drop(self);
+        freed.recv().await;
+    }
+
+    fn send(&self, command: Command) {
+        // The stream's task ends after this publication, never before.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        let info = self.info.take().unwrap_or_else(|| STOPPED_BY_PUBLISHER.to_owned());
+        self.send(Command::Leave(info));
+    }
+}
+
+fn describe(track: &Track) -> String {
+    match (track.width, track.height) {
+        (0, 0) => track.wcs_codec(),
+        (width, height) => format!("{} {width}x{height}", track.wcs_codec()),
+    }
+}
+
+impl Subscription {
+    /// Where the frames come from.
+    pub fn fanout(&self) -> &Fanout {
+        &self.fanout
+    }
+
+    /// The stream as it is and as it changes; closed when the stream has ended.
+    pub fn view(&self) -> watch::Receiver<StreamView> {
+        self.view.clone()
+    }
+
+    /// Shows which file is being written.
+    pub fn note_recording(&self, name: Option<String>) {
+        let _ = self.commands.send(Command::Record(name));
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Unsubscribe(self.id));
+    }
+}
