@@ -1,0 +1,332 @@
+//! One pull agent: dials, publishes, notices silence, and dials again.
+//!
+//! ```text
+//!          answer, tracks           media                 source lost
+//!  New ──────────► ProcessedLocal ───────► ProcessedRemote ──────────► Reconnecting ──► (New …)
+//!   │                    │                                                  │
+//!   └────────────────────┴─────────────── try failed ───────────────────────┤
+//!                                                              attempts over └─► Failed
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{PullRequest, SourceUri, Tools};
+use crate::event::Event;
+use crate::hub::{Publication, STOPPED_BY_REST};
+use crate::media::{Accept, Filling, Kind, Source, SourceEvent, Track, outputs};
+use crate::name::StreamName;
+
+/// How long a second track may come after the first where the source does not say that all are there.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// How often a running source is looked at.
+const WATCH: Duration = Duration::from_millis(500);
+/// What a server sends before it has anything to say: its half of the handshake. RTMP 1.0, 5.2.
+const HANDSHAKE: u64 = 3073;
+/// Media that flowed this long makes the next loss the first one again.
+const PROVEN: Duration = Duration::from_secs(10);
+
+/// Where an agent is. The words are WCS's where it has some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AgentStatus {
+    /// Dialling; the source has not answered.
+    New,
+    /// The source has answered; tracks are being found.
+    ProcessedLocal,
+    /// Media flows.
+    ProcessedRemote,
+    /// Waiting before the next try.
+    Reconnecting,
+    /// Gave up.
+    Failed,
+}
+
+/// An agent as it is.
+#[derive(Debug, Clone)]
+pub struct AgentView {
+    /// Its media session, the publisher of its stream.
+    pub session: Uuid,
+    /// The stream it publishes.
+    pub local_name: StreamName,
+    /// The source.
+    pub uri: SourceUri,
+    /// Where it is.
+    pub status: AgentStatus,
+    /// Sound is asked for.
+    pub has_audio: bool,
+    /// Pictures are asked for.
+    pub has_video: bool,
+    /// Recording is asked for.
+    pub record: bool,
+    /// When it was started.
+    pub since: SystemTime,
+    /// How many tries failed since media last flowed.
+    pub attempts: u32,
+    /// Why the last try ended, secrets masked.
+    pub last_error: Option<String>,
+}
+
+/// The agent's task before it runs.
+pub(super) struct Job {
+    request: PullRequest,
+    publication: Publication,
+    tools: Tools,
+    stop: CancellationToken,
+    view: watch::Sender<AgentView>,
+}
+
+pub(super) fn new(
+    request: PullRequest,
+    publication: Publication,
+    tools: Tools,
+    stop: CancellationToken,
+) -> (Job, watch::Receiver<AgentView>) {
+    let (view, snapshot) = watch::channel(AgentView {
+        session: publication.session(),
+        local_name: publication.name().clone(),
+        uri: request.uri.clone(),
+        status: AgentStatus::New,
+        has_audio: request.has_audio,
+        has_video: request.has_video,
+        record: request.record,
+        since: SystemTime::now(),
+        attempts: 0,
+        last_error: None,
+    });
+    let job = Job { request, publication, tools, stop, view };
+    (job, snapshot)
+}
+
+/// How one try ended.
+struct Outcome {
+    reason: String,
+    /// The server took the request, so the wait before the next try need not grow.
+    answered: bool,
+    /// How long media flowed.
+    flowed: Duration,
+}
+
+impl Outcome {
+    fn failed(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO }
+    }
+}
+
+impl Job {
+    /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
+    pub(super) async fn run(self) -> watch::Sender<AgentView> {
+        let stop = self.stop.clone();
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => true,
+            () = self.publication.terminated() => true,
+            () = self.tries() => false,
+        };
+        if ended {
+            self.publication.leave(STOPPED_BY_REST).await;
+            return self.view;
+        }
+        self.gave_up().await
+    }
+
+    /// Leaves the stream, and stays in the list as failed until somebody removes it.
+    async fn gave_up(self) -> watch::Sender<AgentView> {
+        let reason = self.view.borrow().last_error.clone().unwrap_or_default();
+        self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
+        self.publication.leave(&reason).await;
+        self.view.send_modify(|view| view.status = AgentStatus::Failed);
+        self.stop.cancelled().await;
+        self.view
+    }
+
+    async fn tries(&self) {
+        let mut failed = 0;
+        loop {
+            self.set(AgentStatus::New);
+            let outcome = self.one_try().await;
+            self.publication.interrupted(&outcome.reason);
+            let answered = outcome.answered || outcome.flowed >= PROVEN;
+            failed = if answered { 1 } else { failed + 1 };
+            let wait = self.tools.backoff.wait(failed, rand::random());
+            self.view.send_modify(|view| {
+                view.status = AgentStatus::Reconnecting;
+                view.attempts = failed;
+                view.last_error = Some(outcome.reason.clone());
+            });
+            let Some(wait) = wait else { return };
+            self.publication_events(|stream, session| Event::PullRetry {
+                stream,
+                session,
+                reason: outcome.reason.clone(),
+                attempts: failed,
+                wait,
+            });
+            sleep(wait).await;
+        }
+    }
+
+    fn publication_events(&self, event: impl FnOnce(StreamName, Uuid) -> Event) {
+        let stream = self.publication.name().clone();
+        self.tools.hub.events().tell(event(stream, self.publication.session()));
+    }
+
+    fn set(&self, status: AgentStatus) {
+        self.view.send_modify(|view| view.status = status);
+    }
+
+    async fn one_try(&self) -> Outcome {
+        let mut source = match self.start().await {
+            Ok(source) => source,
+            Err(reason) => return Outcome::failed(reason),
+        };
+        let outcome = self.follow(&mut source).await;
+        source.stop().await;
+        outcome
+    }
+
+    async fn start(&self) -> Result<Source, String> {
+        let template = self.tools.catalog.get("pull-rtmp").map_err(|error| error.to_string())?;
+        let seconds = self.tools.connect_timeout.as_secs().max(1);
+        let filling = outputs(Filling::new())
+            .value("uri", self.request.uri.secret())
+            .value("connect_timeout", seconds.to_string())
+            .track(Kind::Video)
+            .track(Kind::Audio);
+        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
+        let started = Source::start(pipelines, launch, name, self.publication.fanout(), self.accept()).await;
+        started.map_err(|error| error.to_string())
+    }
+
+    /// Judges each track of the source: asked for, allowed by the SDP file, of a codec weir carries.
+    fn accept(&self) -> Accept {
+        let (policy, request) = (self.tools.policy.clone(), self.request.clone());
+        Arc::new(move |track: &Track| {
+            let name = track.codec.encoding_name();
+            match track.kind {
+                Kind::Video if !request.has_video => Err("hasVideo is false".into()),
+                Kind::Audio if !request.has_audio => Err("hasAudio is false".into()),
+                Kind::Video => policy.check_video(name).map_err(|refusal| refusal.to_string()),
+                Kind::Audio => policy.allows_audio(name, track.rate).map_err(|refusal| refusal.to_string()),
+            }
+        })
+    }
+
+    async fn follow(&self, source: &mut Source) -> Outcome {
+        let mut tracks = match self.find_tracks(source).await {
+            Ok(tracks) => tracks,
+            Err(outcome) => return outcome,
+        };
+        let live_since = Instant::now();
+        self.publication.live(tracks.clone());
+        self.view.send_modify(|view| {
+            view.status = AgentStatus::ProcessedRemote;
+            view.attempts = 0;
+        });
+        let reason = loop {
+            match timeout(WATCH, source.event()).await {
+                Err(_) if self.publication.fanout().silence() > self.tools.stall_timeout => {
+                    break format!("no data for {} s", self.tools.stall_timeout.as_secs_f32());
+                }
+                Err(_) => {}
+                Ok(Some(SourceEvent::Track(track))) => {
+                    if changed(&mut tracks, track) {
+                        self.publication.live(tracks.clone());
+                    }
+                }
+                Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
+                Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
+                Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
+                Ok(Some(SourceEvent::Answered | SourceEvent::AllTracks)) => {}
+            }
+        };
+        Outcome { reason, answered: false, flowed: live_since.elapsed() }
+    }
+
+    fn left_out(&self, kind: Kind, reason: &str) {
+        let (stream, session) = (self.publication.name(), self.publication.session());
+        tracing::info!(%stream, %session, "the source's {} is left out: {reason}", kind.label());
+    }
+
+    /// Waits until the source's tracks are known: it says so, or no further one comes for [`SETTLE`].
+    async fn find_tracks(&self, source: &mut Source) -> Result<Vec<Track>, Outcome> {
+        let mut tracks = Vec::new();
+        let mut refused = Vec::new();
+        let mut deadline = Instant::now() + self.tools.connect_timeout;
+        let mut all = false;
+        let mut pads = 0;
+        loop {
+            if all && !tracks.is_empty() && tracks.len() + refused.len() >= pads {
+                return Ok(tracks);
+            }
+            let event = tokio::select! {
+                event = source.event() => event,
+                () = sleep_until(deadline) => {
+                    if !tracks.is_empty() {
+                        return Ok(tracks);
+                    }
+                    return Err(self.no_tracks(source, pads > 0, &refused));
+                }
+            };
+            match event {
+                Some(SourceEvent::Answered) => {
+                    pads += 1;
+                    self.set(AgentStatus::ProcessedLocal);
+                    deadline = deadline.max(Instant::now() + SETTLE);
+                }
+                Some(SourceEvent::Track(track)) => {
+                    changed(&mut tracks, track);
+                    deadline = Instant::now() + SETTLE;
+                }
+                Some(SourceEvent::Refused { kind, reason }) => {
+                    self.left_out(kind, &reason);
+                    refused.push(reason);
+                }
+                Some(SourceEvent::AllTracks) => all = true,
+                Some(SourceEvent::Failed(failure)) => return Err(Outcome::failed(failure.to_string())),
+                Some(SourceEvent::Ended) | None => {
+                    return Err(Outcome::failed("the source ended before it sent any media"));
+                }
+            }
+        }
+    }
+
+    fn no_tracks(&self, source: &Source, answered: bool, refused: &[String]) -> Outcome {
+        let seconds = self.tools.connect_timeout.as_secs_f32();
+        if !refused.is_empty() {
+            return Outcome::failed(format!("nothing of the source may be brought: {}", refused.join("; ")));
+        }
+        let connected = answered || source.bytes_in().is_some_and(|bytes| bytes >= HANDSHAKE);
+        Outcome {
+            reason: match connected {
+                true => format!("the server answers, but nothing is published there ({seconds} s)"),
+                false => format!("no answer within {seconds} s"),
+            },
+            answered: connected,
+            flowed: Duration::ZERO,
+        }
+    }
+}
+
+/// Takes a track's facts in; true when they are news.
+fn changed(tracks: &mut Vec<Track>, track: Track) -> bool {
+    match tracks.iter_mut().find(|known| known.kind == track.kind) {
+        Some(known) if *known == track => false,
+        Some(known) => {
+            *known = track;
+            true
+        }
+        None => {
+            tracks.push(track);
+            tracks.sort_by_key(|track| track.kind);
+            true
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Pull agents: our clients that dial remote servers and publish what they get.
+//!
+//! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What a pulled RTMP
+//! stream may bring is decided by [`policy`].
+
+mod agent;
+pub mod policy;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub use agent::{AgentStatus, AgentView};
+
+use crate::hub::{Hub, PublishError, Publisher, Recorded};
+use crate::media::{Catalog, Pipelines};
+use crate::name::{NameError, StreamName, mask};
+use crate::retry::Backoff;
+use policy::SourcePolicy;
+
+/// How many commands may wait for the supervisor.
+const QUEUE: usize = 256;
+
+/// Which REST family started an agent. `/pull/rtmp/*` sees RTMP agents of either; `/pull/*` sees its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// `/rest-api/pull/rtmp/*`.
+    Rtmp,
+    /// `/rest-api/pull/*`.
+    Pull,
+}
+
+/// A source to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The REST family that asks.
+    pub family: Family,
+    /// The source's address, as the caller wrote it.
+    pub uri: SourceUri,
+    /// The stream's name here; the URI itself where absent.
+    pub local_name: Option<StreamName>,
+    /// Record it.
+    pub record: bool,
+    /// Bring its sound.
+    pub has_audio: bool,
+    /// Bring its pictures.
+    pub has_video: bool,
+}
+
+/// An address weir can pull.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SourceUri(Arc<str>);
+
+/// Why a text is no address to pull.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UriError {
+    /// No URI at all, or one without a host.
+    #[error("{0} is no usable URI: {1}")]
+    Invalid(String, String),
+    /// A URI of a scheme that cannot be pulled.
+    #[error("{0} cannot be pulled: the scheme must be rtmp or rtmps")]
+    Scheme(String),
+    /// An RTMP URI needs an application and a stream.
+    #[error("{0} names no stream: an RTMP address is rtmp://host[:port]/application/stream")]
+    NoStream(String),
+}
+
+impl std::fmt::Debug for SourceUri {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&mask(&self.0))
+    }
+}
+
+/// Shown with its secrets masked.
+impl std::fmt::Display for SourceUri {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&mask(&self.0))
+    }
+}
+
+impl SourceUri {
+    /// Checks an address from outside.
+    ///
+    /// # Errors
+    /// See [`UriError`].
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        let invalid = |reason: &str| UriError::Invalid(mask(text), reason.to_owned());
+        if text.len() > crate::name::MAX_NAME {
+            return Err(UriError::Invalid("the uri".into(), "it is too long".into()));
+        }
+        if text.chars().any(|c| c.is_control() || c == ' ') {
+            return Err(invalid("it holds spaces or control characters"));
+        }
+        let uri = url::Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
+        if !matches!(uri.scheme(), "rtmp" | "rtmps") {
+            return Err(UriError::Scheme(mask(text)));
+        }
+        if uri.host_str().is_none_or(str::is_empty) {
+            return Err(invalid("it has no host"));
+        }
+        if uri.port() == Some(0) {
+            return Err(invalid("port 0 is none"));
+        }
+        let path = uri.path().trim_matches('/');
+        if path.split_once('/').is_none_or(|(app, stream)| app.is_empty() || stream.is_empty()) {
+            return Err(UriError::NoStream(mask(text)));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The address with its secrets: for the source element and for comparing, never for showing.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a pull is not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    /// The same source is pulled already.
+    #[error("{uri} is already being pulled as {stream}: subscribe to that stream")]
+    AlreadyPulled {
+        /// The source, masked.
+        uri: String,
+        /// The stream it is published as.
+        stream: StreamName,
+    },
+    /// The local name is taken, or the server is closing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The URI cannot be a stream name.
+    #[error("the local stream name: {0}")]
+    Name(#[from] NameError),
+    /// Neither sound nor pictures are asked for.
+    #[error("hasAudio and hasVideo are both false: there would be nothing to pull")]
+    NoTracks,
+}
+
+/// What every agent works with.
+#[derive(Clone)]
+pub struct Tools {
+    /// The launch templates.
+    pub catalog: Catalog,
+    /// The list of running pipelines.
+    pub pipelines: Pipelines,
+    /// Where streams are published.
+    pub hub: Hub,
+    /// What a pulled RTMP stream may bring.
+    pub policy: Arc<SourcePolicy>,
+    /// Longest time from dialling to the server's answer.
+    pub connect_timeout: Duration,
+    /// Longest silence of a source.
+    pub stall_timeout: Duration,
+    /// When to dial again.
+    pub backoff: Backoff,
+    /// Record every pulled RTMP stream, asked for or not.
+    pub record_all: bool,
+}
+
+/// A cheap handle on the supervisor.
+#[derive(Clone)]
+pub struct Pulls {
+    commands: mpsc::Sender<Command>,
+    agents: watch::Receiver<Arc<Vec<Agent>>>,
+}
+
+/// An agent's handle.
+#[derive(Clone)]
+pub struct Agent {
+    uri: SourceUri,
+    family: Family,
+    view: watch::Receiver<AgentView>,
+    stop: CancellationToken,
+}
+
+enum Command {
+    Pull(PullRequest, oneshot::Sender<Result<(), PullError>>),
+    Ended(Uuid),
+}
+
+impl Pulls {
+    /// Starts the supervisor's task in `tasks`. It ends with the last handle.
+    pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (list, agents) = watch::channel(Arc::new(Vec::new()));
+        let supervisor = Supervisor { tools, list, tasks: tasks.clone(), commands: commands.downgrade() };
+        tasks.spawn(supervisor.run(inbox));
+        Self { commands, agents }
+    }
+
+    /// Starts an agent. It publishes its name at once and then dials.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    pub async fn pull(&self, request: PullRequest) -> Result<(), PullError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.commands.send(Command::Pull(request, reply)).await;
+        asked.map_err(|_| PublishError::Closing)?;
+        answer.await.map_err(|_| PublishError::Closing)?
+    }
+
+    /// The agents a family sees.
+    pub fn seen_by(&self, family: Family) -> Vec<Agent> {
+        // Every agent pulls RTMP; `/pull/*` sees what it started.
+        let sees = |agent: &&Agent| family == Family::Rtmp || agent.family == family;
+        self.agents.borrow().iter().filter(sees).cloned().collect()
+    }
+
+    /// Stops every agent; waits until all are gone.
+    pub async fn stop_all(&self) {
+        let agents = self.agents.borrow().clone();
+        agents.iter().for_each(|agent| agent.stop.cancel());
+        for agent in agents.iter() {
+            agent.gone().await;
+        }
+    }
+}
+
+impl Agent {
+    /// The agent as it is.
+    pub fn view(&self) -> AgentView {
+        self.view.borrow().clone()
+    }
+
+    /// Whether it pulls this address, written as the caller wrote it or as lists show it.
+    pub fn pulls(&self, uri: &str) -> bool {
+        self.uri.secret() == uri || self.uri.to_string() == uri
+    }
+
+    /// Ends the agent and its stream; waits until both are gone.
+    pub async fn terminate(&self) {
+        self.stop.cancel();
+        self.gone().await;
+    }
+
+    async fn gone(&self) {
+        let mut view = self.view.clone();
+        while view.changed().await.is_ok() {}
+    }
+}
+
+struct Supervisor {
+    tools: Tools,
+    list: watch::Sender<Arc<Vec<Agent>>>,
+    tasks: TaskTracker,
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Supervisor {
+    async fn run(self, mut inbox: mpsc::Receiver<Command>) {
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Pull(request, reply) => {
+                    // A caller that no longer waits has its agent all the same: it asked for it.
+                    let _ = reply.send(self.pull(request).await);
+                }
+                Command::Ended(session) => self.forget(session),
+            }
+        }
+    }
+
+    async fn pull(&self, request: PullRequest) -> Result<(), PullError> {
+        if !request.has_audio && !request.has_video {
+            return Err(PullError::NoTracks);
+        }
+        let running = self.list.borrow().clone();
+        let same = running.iter().find(|agent| agent.family == request.family && agent.uri == request.uri);
+        if let Some(agent) = same {
+            if agent.view().status != AgentStatus::Failed {
+                return Err(PullError::AlreadyPulled { uri: request.uri.to_string(), stream: agent.view().local_name });
+            }
+            agent.terminate().await;
+        }
+        self.start(request).await
+    }
+
+    async fn start(&self, request: PullRequest) -> Result<(), PullError> {
+        let session = Uuid::new_v4();
+        let publisher = self.publisher(&request, session)?;
+        let publication = self.tools.hub.publish(publisher).await?;
+        let stop = CancellationToken::new();
+        let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), stop.clone());
+        let agent = Agent { uri: request.uri, family: request.family, view, stop };
+        self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
+        let commands = self.commands.clone();
+        self.tasks.spawn(async move {
+            let view = job.run().await;
+            if let Some(commands) = commands.upgrade() {
+                let _ = commands.send(Command::Ended(session)).await;
+            }
+            // Whoever waits for the agent's end goes on once it is off the list.
+            drop(view);
+        });
+        Ok(())
+    }
+
+    fn publisher(&self, request: &PullRequest, session: Uuid) -> Result<Publisher, NameError> {
+        let name = match &request.local_name {
+            Some(name) => name.clone(),
+            None => StreamName::new(request.uri.secret())?,
+        };
+        let recorded = if self.tools.policy.records_video() { Recorded::Everything } else { Recorded::SoundOnly };
+        Ok(Publisher {
+            name,
+            session,
+            app_key: "defaultApp".into(),
+            connection: request.uri.to_string(),
+            provider: "Flash",
+            media_type: "rtmp",
+            record: (request.record || self.tools.record_all).then_some(recorded),
+            by: format!("rtmp pull of {}", request.uri),
+        })
+    }
+
+    fn forget(&self, session: Uuid) {
+        self.list.send_modify(|agents| Arc::make_mut(agents).retain(|agent| agent.view().session != session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        for good in ["rtmp://h/live/a", "rtmp://u:p@h:1935/live/a/b?x=1", "rtmps://[::1]/app/s", "rtmp://h//live/a"] {
+            assert!(SourceUri::parse(good).is_ok(), "{good}");
+        }
+        for (bad, said) in [
+            ("", "no usable URI"),
+            ("live/a", "no usable URI"),
+            ("http://h/a/b", "scheme"),
+            ("rtmp:///live/a", "no host"),
+            ("rtmp://h:99999/live/a", "no usable URI"),
+            ("rtmp://h:0/live/a", "port 0"),
+            ("rtmp://h/live", "names no stream"),
+            ("rtmp://h/live/", "names no stream"),
+            ("rtmp://h/live/a b", "spaces"),
+            ("rtmp://h/live/a\n", "control"),
+        ] {
+            let reason = SourceUri::parse(bad).map_err(|e| e.to_string());
+            assert!(reason.as_ref().is_err_and(|r| r.contains(said)), "{bad:?}: {reason:?}");
+        }
+        let masked = SourceUri::parse("http://u:secret@h/a/b").map_err(|e| e.to_string());
+        assert!(masked.is_err_and(|reason| !reason.contains("secret")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+            let _ = SourceUri::parse(&text);
+        }
+    }
+}
