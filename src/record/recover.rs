@@ -1,0 +1,70 @@
+//! What a start does with the recordings a killed process left behind: finishes each and gives it its name.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files;
+use super::name::finished;
+use super::repair::{RepairError, repair_mp4};
+use crate::event::{Event, Events};
+
+/// What hides a file that cannot be finished from the next start, and keeps it for a person.
+const BROKEN: &str = "broken";
+
+/// Finishes every unfinished recording in `dir`. Nothing is deleted but empty files; what cannot be finished is kept
+/// under a name that ends in `.broken`. Blocks.
+pub fn recover(dir: &Path, events: &Events) {
+    let unfinished = match unfinished(dir) {
+        Ok(files) => files,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), "unfinished recordings cannot be looked for: {error}");
+            return;
+        }
+    };
+    for (file, name) in unfinished {
+        match recover_one(&file, &name) {
+            Ok(Some(event)) => events.tell(event),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(file = %file.display(), "an unfinished recording is kept as it is: {error}"),
+        }
+    }
+}
+
+/// Temporary files and the names they are to have.
+fn unfinished(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().and_then(finished)
+            && name.ends_with(".mp4")
+            && entry.file_type()?.is_file()
+        {
+            files.push((entry.path(), name.to_owned()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn recover_one(file: &Path, name: &str) -> io::Result<Option<Event>> {
+    if std::fs::metadata(file)?.len() == 0 {
+        std::fs::remove_file(file)?;
+        return Ok(None);
+    }
+    match repair_mp4(file) {
+        Ok(found) => Ok(Some(Event::RecordingFinished {
+            stream: None,
+            session: None,
+            file: files::commit(file, name)?,
+            duration: found.duration,
+            bytes: found.bytes_kept,
+            recovered: true,
+        })),
+        Err(RepairError::Io(error)) => Err(error),
+        Err(error) => {
+            let kept = files::commit(file, &format!("{name}.{BROKEN}"))?;
+            tracing::warn!(file = %kept.display(), "a recording cannot be finished and is kept for you to look at: {error}");
+            Ok(None)
+        }
+    }
+}
