@@ -1,0 +1,113 @@
+//! The only place where an error becomes an HTTP status, a code and a sentence. Shape: wcs.md 14.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use warp::http::StatusCode;
+
+use crate::event::epoch_ms;
+use crate::hub::PublishError;
+use crate::media::MediaError;
+use crate::media::graph::GraphError;
+use crate::name::{NameError, mask};
+use crate::pull::{PullError, UriError};
+
+/// What a caller is told when a call fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Stable, for programs: `StreamNotFound`.
+    pub code: &'static str,
+    /// For people, secrets masked.
+    pub sentence: String,
+}
+
+impl ApiError {
+    /// An error of the caller's unless the status says otherwise.
+    pub fn new(status: StatusCode, code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { status, code, sentence: mask(&sentence.into()) }
+    }
+
+    /// 400 with a code.
+    pub fn bad(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, sentence)
+    }
+
+    /// 404 with a code.
+    pub fn not_found(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, sentence)
+    }
+
+    /// The JSON body for a call to `path`.
+    pub fn body(&self, path: &str) -> ErrorBody<'_> {
+        ErrorBody {
+            exception: self.code,
+            reason: &self.sentence,
+            path: mask(path),
+            error: self.status.canonical_reason().unwrap_or("Error"),
+            message: &self.sentence,
+            timestamp: epoch_ms(SystemTime::now()),
+            status: self.status.as_u16(),
+        }
+    }
+}
+
+/// The error body of wcs.md 14.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody<'a> {
+    exception: &'static str,
+    reason: &'a str,
+    path: String,
+    error: &'static str,
+    message: &'a str,
+    timestamp: u64,
+    status: u16,
+}
+
+impl From<UriError> for ApiError {
+    fn from(error: UriError) -> Self {
+        Self::bad("UriInvalid", error.to_string())
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::bad("NameInvalid", error.to_string())
+    }
+}
+
+impl From<PullError> for ApiError {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
+            PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::Name(error) => error.into(),
+            PullError::Publish(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "NameInUse", error.to_string()),
+            PublishError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
+        }
+    }
+}
+
+impl From<MediaError> for ApiError {
+    fn from(error: MediaError) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "PipelineFailed", error.to_string())
+    }
+}
+
+impl From<GraphError> for ApiError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::NoDot => Self::new(StatusCode::NOT_IMPLEMENTED, "GraphvizMissing", error.to_string()),
+            GraphError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "GraphFailed", error.to_string()),
+        }
+    }
+}

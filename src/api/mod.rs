@@ -1,0 +1,44 @@
+//! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
+//! status.
+
+pub mod error;
+mod pipelines;
+mod pull;
+mod request;
+mod routes;
+mod serve;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::Cors;
+use crate::hub::Hub;
+use crate::media::Pipelines;
+use crate::pull::Pulls;
+
+pub use serve::Server;
+
+/// What the handlers work with. A cheap handle.
+#[derive(Clone)]
+pub struct Api {
+    /// Streams.
+    pub hub: Hub,
+    /// Pull agents.
+    pub pulls: Pulls,
+    /// Running pipelines.
+    pub pipelines: Pipelines,
+    /// What pages of other origins may do.
+    pub cors: Arc<Cors>,
+    /// The largest request body, bytes.
+    pub max_body: u64,
+    /// New work is refused.
+    pub closing: Arc<AtomicBool>,
+}
+
+impl Api {
+    /// Refuses new work from now on.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+}

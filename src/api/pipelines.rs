@@ -1,0 +1,34 @@
+//! `/rest-api/pipelines`: every running pipeline with its launch line, what is negotiated inside, and its graph.
+
+use super::Api;
+use super::error::ApiError;
+use super::routes::Answer;
+use crate::media::graph;
+
+/// `/pipelines`.
+pub fn list(api: &Api) -> Result<Answer, ApiError> {
+    Answer::json(&api.pipelines.list())
+}
+
+/// `/pipelines/{id}`.
+pub async fn one(api: &Api, id: &str) -> Result<Answer, ApiError> {
+    let found = api.pipelines.details(id).await?;
+    Answer::json(&found.ok_or_else(|| none(id))?)
+}
+
+/// `/pipelines/{id}/graph.dot`.
+pub async fn dot(api: &Api, id: &str) -> Result<Answer, ApiError> {
+    let dot = api.pipelines.dot(id).await?.ok_or_else(|| none(id))?;
+    Ok(Answer::Data("text/vnd.graphviz;charset=UTF-8", dot.into()))
+}
+
+/// `/pipelines/{id}/graph.svg`.
+pub async fn svg(api: &Api, id: &str) -> Result<Answer, ApiError> {
+    let dot = api.pipelines.dot(id).await?.ok_or_else(|| none(id))?;
+    let svg = graph::svg(&dot).await?;
+    Ok(Answer::Data("image/svg+xml", svg.into()))
+}
+
+fn none(id: &str) -> ApiError {
+    ApiError::not_found("PipelineNotFound", format!("there is no pipeline {id}; GET /rest-api/pipelines lists them"))
+}

@@ -1,0 +1,74 @@
+//! A call as the handlers see it: method, path, and a body that is JSON or nothing.
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use warp::http::{Method, StatusCode};
+
+use super::error::ApiError;
+
+/// A call whose body has been read.
+pub struct Request {
+    /// The HTTP method.
+    pub method: Method,
+    /// The path, still percent-encoded.
+    pub path: String,
+    /// The body.
+    pub body: bytes::Bytes,
+}
+
+impl Request {
+    /// The body's fields. No body, and a `GET`, equal `{}`. Unknown fields are ignored.
+    ///
+    /// # Errors
+    /// 400 for what is not a JSON object, and for a field that is missing or of the wrong type.
+    pub fn fields<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let body = match self.body.trim_ascii() {
+            b"" => b"{}",
+            text => text,
+        };
+        let value: serde_json::Value = serde_json::from_slice(body)
+            .map_err(|error| ApiError::bad("MalformedJson", format!("the body is no JSON: {error}")))?;
+        if !value.is_object() {
+            return Err(ApiError::bad("MalformedJson", "the body must be a JSON object"));
+        }
+        serde_json::from_value(value).map_err(|error| ApiError::bad("InvalidField", error.to_string()))
+    }
+
+    /// Refuses methods the call does not have.
+    ///
+    /// # Errors
+    /// 405.
+    pub fn allow(&self, methods: &[Method]) -> Result<(), ApiError> {
+        // A HEAD is a GET whose body hyper leaves out.
+        let method = if self.method == Method::HEAD { &Method::GET } else { &self.method };
+        if methods.contains(method) {
+            return Ok(());
+        }
+        let names = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(" or ");
+        Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("this call takes {names}")))
+    }
+}
+
+/// A flag as callers write it: `true`, `"true"`. Absent and `null` are `None`.
+///
+/// # Errors
+/// For anything else.
+pub fn flag<'de, D: Deserializer<'de>>(field: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Flag {
+        Bool(bool),
+        Text(String),
+        Other(serde::de::IgnoredAny),
+    }
+    match Option::<Flag>::deserialize(field)? {
+        None => Ok(None),
+        Some(Flag::Bool(flag)) => Ok(Some(flag)),
+        Some(Flag::Text(text)) => match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(Some(true)),
+            "false" => Ok(Some(false)),
+            _ => Err(D::Error::custom("a flag is true or false")),
+        },
+        Some(Flag::Other(_)) => Err(D::Error::custom("a flag is true or false")),
+    }
+}

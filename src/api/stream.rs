@@ -1,0 +1,214 @@
+//! `/rest-api/stream/*`. Source: wcs.md 1.4, 1.10, 14.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::request::{Request, flag};
+use super::routes::Answer;
+use crate::event::epoch_ms;
+use crate::hub::{Role, SessionView, StreamHandle, StreamView};
+use crate::media::{Kind, Track};
+
+/// Every field that is present must fit.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    media_session_id: Option<String>,
+    media_session_ids: Option<Vec<String>>,
+    session_id: Option<String>,
+    app_key: Option<String>,
+    name: Option<String>,
+    #[serde(default, deserialize_with = "flag")]
+    published: Option<bool>,
+    status: Option<String>,
+    /// What else to show: `metrics`.
+    #[serde(default)]
+    display: Vec<String>,
+}
+
+/// The `Stream` object of wcs.md 1.4. A field with nothing behind it has the value WCS shows in that case.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StreamBody {
+    app_key: String,
+    session_id: String,
+    media_session_id: String,
+    name: String,
+    published: bool,
+    has_video: bool,
+    has_audio: bool,
+    status: &'static str,
+    sdp: &'static str,
+    audio_codec: Option<String>,
+    video_codec: Option<String>,
+    record: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_name: Option<String>,
+    width: u32,
+    height: u32,
+    bitrate: u32,
+    min_bitrate: u32,
+    max_bitrate: u32,
+    quality: u32,
+    history: bool,
+    gop: u32,
+    fps: u32,
+    audio_bitrate: u32,
+    codec_impl: &'static str,
+    transport: &'static str,
+    cvo_extension: bool,
+    create_date: u64,
+    media_type: &'static str,
+    media_provider: &'static str,
+    audio_state: Muted,
+    video_state: Muted,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct Muted {
+    muted: bool,
+}
+
+/// `/stream/find_all`: every media session.
+pub fn find_all(api: &Api) -> Result<Answer, ApiError> {
+    answered(&Wanted::default().among(api))
+}
+
+/// `/stream/find`: those that every given field fits.
+pub fn find(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+    let wanted: Wanted = request.fields()?;
+    wanted.filters()?;
+    answered(&wanted.among(api))
+}
+
+fn answered(found: &[(StreamHandle, StreamBody)]) -> Result<Answer, ApiError> {
+    if found.is_empty() {
+        return Err(none());
+    }
+    Answer::json(&found.iter().map(|(_, body)| body).collect::<Vec<_>>())
+}
+
+/// `/stream/terminate`: ends those that every given field fits; answers when they are gone.
+pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+    let wanted: Wanted = request.fields()?;
+    wanted.filters()?;
+    let found = wanted.among(api);
+    if found.is_empty() {
+        return Err(none());
+    }
+    found.iter().for_each(|(stream, _)| stream.terminate());
+    for (stream, _) in &found {
+        stream.gone().await;
+    }
+    Ok(Answer::Void)
+}
+
+fn none() -> ApiError {
+    ApiError::not_found("StreamNotFound", "there is no such stream")
+}
+
+impl Wanted {
+    /// Refuses a call that would mean everything.
+    fn filters(&self) -> Result<(), ApiError> {
+        let some = self.media_session_id.is_some()
+            || self.media_session_ids.is_some()
+            || self.session_id.is_some()
+            || self.app_key.is_some()
+            || self.name.is_some()
+            || self.published.is_some()
+            || self.status.is_some();
+        let sentence = "say which: mediaSessionId, mediaSessionIds, sessionId, appKey, name, published or status";
+        if some { Ok(()) } else { Err(ApiError::bad("FilterMissing", sentence)) }
+    }
+
+    fn among(&self, api: &Api) -> Vec<(StreamHandle, StreamBody)> {
+        let metrics = self.display.iter().any(|what| what == "metrics");
+        let mut found = Vec::new();
+        for stream in api.hub.streams().values() {
+            let view = stream.view();
+            for session in view.sessions.iter().filter(|session| self.fits(&view, session)) {
+                let mut body = body(&view, session);
+                body.metrics = metrics.then(|| figures(stream, &view.tracks));
+                found.push((stream.clone(), body));
+            }
+        }
+        found
+    }
+
+    fn fits(&self, view: &StreamView, session: &SessionView) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let id = session.id.to_string();
+        same(&self.media_session_id, &id)
+            && self.media_session_ids.as_ref().is_none_or(|ids| ids.contains(&id))
+            && same(&self.session_id, &session.connection)
+            && same(&self.app_key, &session.app_key)
+            && (same(&self.name, view.name.as_str()) || same(&self.name, &view.name.to_string()))
+            && self.published.is_none_or(|published| published == (session.role == Role::Publisher))
+            && same(&self.status, session.status)
+    }
+}
+
+fn body(view: &StreamView, session: &SessionView) -> StreamBody {
+    let track = |kind| view.tracks.iter().find(|track| track.kind == kind);
+    let (video, audio) = (track(Kind::Video), track(Kind::Audio));
+    StreamBody {
+        app_key: session.app_key.clone(),
+        session_id: session.connection.clone(),
+        media_session_id: session.id.to_string(),
+        name: view.name.to_string(),
+        published: session.role == Role::Publisher,
+        has_video: video.is_some(),
+        has_audio: audio.is_some(),
+        status: session.status,
+        sdp: "",
+        audio_codec: audio.map(Track::wcs_codec),
+        video_codec: video.map(Track::wcs_codec),
+        record: view.record.is_some(),
+        record_name: view.record_name.clone(),
+        width: video.map_or(0, |track| track.width),
+        height: video.map_or(0, |track| track.height),
+        bitrate: 0,
+        min_bitrate: 0,
+        max_bitrate: 0,
+        quality: 0,
+        history: false,
+        gop: 0,
+        fps: 0,
+        audio_bitrate: 0,
+        codec_impl: "",
+        transport: "TCP",
+        cvo_extension: false,
+        create_date: epoch_ms(session.since),
+        media_type: session.media_type,
+        media_provider: session.provider,
+        audio_state: Muted { muted: false },
+        video_state: Muted { muted: false },
+        metrics: None,
+    }
+}
+
+/// The metrics weir counts, under WCS's keys where it has them, and ours beside.
+fn figures(stream: &StreamHandle, tracks: &[Track]) -> Map<String, Value> {
+    let mut metrics = Map::new();
+    for track in tracks {
+        let counted = stream.fanout().figures(track.kind);
+        match track.kind {
+            Kind::Video => {
+                metrics.insert("VIDEO_WIDTH".into(), json!(track.width));
+                metrics.insert("VIDEO_HEIGHT".into(), json!(track.height));
+                metrics.insert("VIDEO_K_FRAMES".into(), json!(counted.keyframes));
+                metrics.insert("VIDEO_FRAMES".into(), json!(counted.frames));
+                metrics.insert("VIDEO_BYTES".into(), json!(counted.bytes));
+            }
+            Kind::Audio => {
+                metrics.insert("AUDIO_FRAMES".into(), json!(counted.frames));
+                metrics.insert("AUDIO_BYTES".into(), json!(counted.bytes));
+            }
+        }
+    }
+    metrics
+}

@@ -1,0 +1,34 @@
+//! weir: a media server that builds one GStreamer pipeline per job, driven by a REST API.
+//!
+//! # The rooms
+//!
+//! Calls go down this list, never up; `tests/tidy.rs` holds the imports to it.
+//!
+//! - [`server`] knows every part: it builds them in order and drains them in reverse.
+//! - [`api`] is REST over warp: calls in, snapshots out.
+//! - [`pull`] dials remote servers, [`record`] writes files.
+//! - [`hub`] has the streams by name: who publishes, who takes.
+//! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`].
+//!
+//! # One request, one frame
+//!
+//! `POST /rest-api/pull/rtmp/pull` goes [`api`] → [`pull::Pulls`] → an agent's task, which has taken the stream's name
+//! in the [`hub::Hub`] and answers at once. The agent fills the template `pull-rtmp` and starts a [`media::Source`]. Its
+//! frames go from GStreamer's thread through the stream's [`media::Fanout`] to whoever has joined; no task of weir's
+//! touches them. Once the tracks are known the agent says so to the hub, the stream is live, and the recorder it asked
+//! for attaches a [`media::Feed`] and writes one [`media::Part`] after another.
+//!
+//! Commands go in through channels, state is read from snapshots, what happened is told once as an [`event::Event`].
+//! Leaving is dropping.
+
+pub mod api;
+pub mod config;
+pub mod event;
+pub mod hub;
+pub mod media;
+pub mod name;
+pub mod pull;
+pub mod record;
+pub mod retry;
+pub mod server;

@@ -1,0 +1,189 @@
+//! The program: arguments, logging, exit codes.
+
+use std::io::{IsTerminal, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use weir::config::{Config, Problems};
+use weir::media::{self, Catalog};
+use weir::server::{PORTS, Server};
+
+/// A media server that builds one GStreamer pipeline per job, driven by a REST API.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the server until SIGTERM or SIGINT.
+    Serve(Serve),
+    /// Prints the command that runs a launch template in a shell.
+    Line {
+        /// The template's name, for example pull-rtmp.
+        template: String,
+        /// What fills its holes, for example uri=rtmp://host/live/a.
+        #[arg(value_name = "KEY=VALUE")]
+        values: Vec<String>,
+        /// Folder whose files replace launch templates of the same name.
+        #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
+        pipelines: Option<PathBuf>,
+    },
+    /// Parses every launch template and names what the installation lacks.
+    Check {
+        /// Folder whose files replace launch templates of the same name.
+        #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
+        pipelines: Option<PathBuf>,
+    },
+    /// Asks the server that runs with this data directory whether it lives.
+    Health {
+        /// The server's data directory.
+        #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Settings file; a flashphoner.properties of WCS works as it is.
+    #[arg(long, value_name = "FILE", env = "WEIR_CONF")]
+    conf: Option<PathBuf>,
+    /// One setting, for example record_rotation=20. Stronger than file and environment.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// What the server keeps for itself.
+    #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
+    data: PathBuf,
+    /// Folder whose files replace launch templates of the same name.
+    #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
+    pipelines: Option<PathBuf>,
+    /// How the log is written to stderr.
+    #[arg(long, value_enum, default_value = "human", env = "WEIR_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// A line for people.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Serve(options) => serve(&options),
+        Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
+        Verb::Check { pipelines } => check(pipelines.as_deref()),
+        Verb::Health { data } => health(&data),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error:#}");
+            // What the operator gave cannot be used: 2. Everything else: 1.
+            ExitCode::from(if error.is::<Problems>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn serve(options: &Serve) -> Result<()> {
+    start_log(options.log_format)?;
+    let environment =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = Config::load(options.conf.as_deref(), environment, &options.set)?;
+    if !loaded.unknown.is_empty() {
+        tracing::warn!("settings that weir does not know have no effect: {}", loaded.unknown.join(", "));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let complete = runtime.block_on(run(loaded.config, options))?;
+    // Threads that hang in GStreamer end with the process.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    if !complete {
+        bail!("the shutdown was not complete within shutdown_timeout");
+    }
+    Ok(())
+}
+
+async fn run(config: Config, options: &Serve) -> Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(config, &options.data, options.pipelines.as_deref()).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(server.stop().await)
+}
+
+fn start_log(format: LogFormat) -> Result<()> {
+    let filter = EnvFilter::builder()
+        .with_env_var("WEIR_LOG")
+        .with_default_directive(tracing::Level::INFO.into())
+        .try_from_env()
+        .or_else(|_| EnvFilter::try_new("info"))?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let started = match format {
+        LogFormat::Human => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("the log cannot start: {error}"))
+}
+
+fn line(template: &str, values: &[String], overrides: Option<&Path>) -> Result<()> {
+    let mut pairs = Vec::new();
+    for pair in values {
+        let (key, value) = pair.split_once('=').with_context(|| format!("{pair} is not key=value"))?;
+        pairs.push((key.to_owned(), value.to_owned()));
+    }
+    let launch = Catalog::load(overrides)?.line(template, &pairs)?;
+    println!("{}", launch.shell(|_| true));
+    Ok(())
+}
+
+fn check(overrides: Option<&Path>) -> Result<()> {
+    media::init().map_err(anyhow::Error::msg)?;
+    println!("{}", media::version());
+    let mut problems = 0;
+    for (name, problem) in Catalog::load(overrides)?.check() {
+        match problem {
+            None => println!("{name}: ok"),
+            Some(problem) => {
+                problems += 1;
+                println!("{problem}");
+            }
+        }
+    }
+    if problems > 0 {
+        bail!("{problems} of the launch templates cannot run here");
+    }
+    Ok(())
+}
+
+fn health(data: &Path) -> Result<()> {
+    let file = data.join(PORTS);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("no server: cannot read {}", file.display()))?;
+    let ports: serde_json::Value = serde_json::from_str(&text)?;
+    let port = ports["http.port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    let port = port.with_context(|| format!("{} names no http.port", file.display()))?;
+    let limit = Duration::from_secs(3);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer)?;
+    if !answer.starts_with("HTTP/1.1 200") {
+        bail!("the server answers {}", answer.lines().next().unwrap_or("nothing"));
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The server as a whole: the only place that knows every part. It builds them in order and drains them in reverse.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Api};
+use crate::config::{Config, RecordPolicy, Rotation};
+use crate::event::{self, Events};
+use crate::hub::Hub;
+use crate::media::{self, Catalog, CutRule, Pipelines};
+use crate::pull::policy::SourcePolicy;
+use crate::pull::{self, Pulls};
+use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
+use crate::record::{self, Recorders};
+use crate::retry::Backoff;
+
+/// The file under the data directory that names the ports in use.
+pub const PORTS: &str = "ports.json";
+
+/// A running server.
+pub struct Server {
+    config: Config,
+    api: Api,
+    http: api::Server,
+    recorders: Recorders,
+    tasks: TaskTracker,
+    ports: PathBuf,
+}
+
+impl Server {
+    /// Builds every part; everything listens when this returns.
+    ///
+    /// # Errors
+    /// A directory that cannot be made, a template or an SDP file that cannot be used, a port that is taken: in a
+    /// sentence for the operator.
+    pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
+        media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
+        let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
+        for (_, problem) in catalog.check() {
+            if let Some(problem) = problem {
+                tracing::warn!("{problem}");
+            }
+        }
+        let tasks = TaskTracker::new();
+        let events = Events::default();
+        tasks.spawn(event::log(events.read()));
+        let data = directory(data, "--data")?;
+        let records = directory(&config.record.dir, "record_dir")?;
+
+        let found = (records.clone(), events.clone());
+        tokio::task::spawn_blocking(move || record::recover::recover(&found.0, &found.1)).await?;
+        let hub = Hub::start(events, &tasks);
+        let running = Pipelines::default();
+        let recorders = Recorders::start(
+            record::Tools {
+                catalog: catalog.clone(),
+                pipelines: running.clone(),
+                hub: hub.clone(),
+                rules: Arc::new(rules(&config, records)),
+            },
+            &tasks,
+        );
+        let pulls = Pulls::start(pull_tools(&config, catalog, running.clone(), hub.clone())?, &tasks);
+        let api = Api {
+            hub,
+            pulls,
+            pipelines: running,
+            cors: Arc::new(config.http.cors.clone()),
+            max_body: config.http.max_body,
+            closing: Arc::new(AtomicBool::new(false)),
+        };
+        let address = SocketAddr::new(config.ip_local, config.http.port);
+        let http = api::Server::start(address, api.clone()).await;
+        let http = http.with_context(|| format!("cannot listen on {address} (http.port)"))?;
+        let ports = data.join(PORTS);
+        let server = Self { config, api, http, recorders, tasks, ports };
+        server.announce()?;
+        Ok(server)
+    }
+
+    /// The address REST listens on.
+    pub fn http(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Writes the ports in use, in one piece: a reader sees all or nothing.
+    fn announce(&self) -> Result<()> {
+        let ports = BTreeMap::from([("http.port", self.http().port())]);
+        let draft = self.ports.with_extension("json.tmp");
+        std::fs::write(&draft, serde_json::to_vec(&ports)?)
+            .and_then(|()| std::fs::rename(&draft, &self.ports))
+            .with_context(|| format!("cannot write {}", self.ports.display()))?;
+        tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
+        tracing::info!("listening: REST on http://{} (http.port)", self.http());
+        Ok(())
+    }
+
+    /// Ends everything in order: no new work, recordings finished, pulls stopped, listeners closed. True when all of it
+    /// was done within `shutdown_timeout`.
+    pub async fn stop(self) -> bool {
+        let until = Instant::now() + self.config.shutdown_timeout;
+        tracing::info!("shutting down");
+        self.api.close();
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
+        complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
+        complete &= step("REST is closed", self.http.stop(left())).await;
+        drop((self.api, self.recorders));
+        self.tasks.close();
+        complete &= step("all is ended", within(left(), self.tasks.wait())).await;
+        // A file that names ports nobody listens on misleads; one that is gone already does not.
+        let _ = std::fs::remove_file(&self.ports);
+        complete
+    }
+}
+
+async fn within(deadline: Duration, job: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout(deadline, job).await.is_ok()
+}
+
+async fn step(done: &str, job: impl Future<Output = bool>) -> bool {
+    let began = Instant::now();
+    let complete = job.await;
+    let ms = began.elapsed().as_millis() as u64;
+    if complete {
+        tracing::info!(ms, "shutdown: {done}");
+    } else {
+        tracing::warn!(ms, "shutdown: gave up waiting until {done}");
+    }
+    complete
+}
+
+/// Makes a directory where it is missing; gives its absolute path.
+fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+fn rules(config: &Config, dir: PathBuf) -> record::Rules {
+    let record = &config.record;
+    let template = match record.policy {
+        RecordPolicy::StreamName => STREAM_NAME_TEMPLATE.to_owned(),
+        RecordPolicy::Template => record.template.clone(),
+    };
+    record::Rules {
+        dir,
+        cut: match record.rotation {
+            Rotation::Off => CutRule::Never,
+            Rotation::Time(time) => CutRule::After(time),
+            Rotation::Size(bytes) => CutRule::Size(bytes),
+        },
+        names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
+        min_free_space: record.min_free_space,
+    }
+}
+
+fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> Result<pull::Tools> {
+    let pull = &config.pull;
+    let policy = match &pull.rtmp_agent_sdp {
+        None => SourcePolicy::default(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file);
+            let text = text.with_context(|| format!("cannot read {} (rtmp_agent_sdp)", file.display()))?;
+            SourcePolicy::parse(&text).with_context(|| format!("{} (rtmp_agent_sdp)", file.display()))?
+        }
+    };
+    Ok(pull::Tools {
+        catalog,
+        pipelines,
+        hub,
+        policy: Arc::new(policy),
+        connect_timeout: pull.connect_timeout,
+        stall_timeout: pull.stall_timeout,
+        backoff: Backoff {
+            initial: pull.reconnect.initial,
+            max: pull.reconnect.max,
+            attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
+        },
+        record_all: config.record.every_pulled_rtmp,
+    })
+}
