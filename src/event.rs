@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
-use crate::name::StreamName;
+use crate::name::{MediaSessionId, StreamName};
 
 /// How many events a reader may lag behind before it misses some.
 const BACKLOG: usize = 4096;
@@ -19,7 +18,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// Its publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Who feeds it, for people: `rtmp pull of rtmp://…`.
         by: String,
     },
@@ -28,7 +27,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// Its publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// The tracks, for people: `H264 1280x720, mpeg4-generic/44100/2`.
         tracks: String,
     },
@@ -37,7 +36,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// Its publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Why.
         reason: String,
     },
@@ -46,7 +45,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// Its publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Why.
         info: String,
     },
@@ -55,7 +54,7 @@ pub enum Event {
         /// The stream it publishes.
         stream: StreamName,
         /// The agent's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Why the last try ended.
         reason: String,
         /// How many tries in a row failed.
@@ -68,7 +67,7 @@ pub enum Event {
         /// The stream it would have published.
         stream: StreamName,
         /// The agent's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Why.
         reason: String,
     },
@@ -77,7 +76,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// The publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// The file while it is written.
         file: PathBuf,
     },
@@ -86,13 +85,15 @@ pub enum Event {
         /// The stream; `None` for a file repaired after a crash, which does not know it.
         stream: Option<StreamName>,
         /// The publisher's media session, where known.
-        session: Option<Uuid>,
+        session: Option<MediaSessionId>,
         /// The finished file.
         file: PathBuf,
         /// Its duration.
         duration: Duration,
         /// Its size in bytes.
         bytes: u64,
+        /// No part of this recording follows.
+        last: bool,
         /// It was left behind by a process that died.
         recovered: bool,
     },
@@ -101,7 +102,7 @@ pub enum Event {
         /// The stream.
         stream: StreamName,
         /// The publisher's media session.
-        session: Uuid,
+        session: MediaSessionId,
         /// Why.
         reason: String,
     },
@@ -166,7 +167,7 @@ impl Event {
             Event::RecordingStarted { stream, session, file } => {
                 info!(%stream, %session, file = %file.display(), "recording started");
             }
-            Event::RecordingFinished { stream, session, file, duration, bytes, recovered } => {
+            Event::RecordingFinished { stream, session, file, duration, bytes, recovered, .. } => {
                 let stream = stream.as_ref().map(tracing::field::display);
                 let session = session.as_ref().map(tracing::field::display);
                 let seconds = duration.as_secs_f64();

@@ -1,4 +1,4 @@
-//! Names of streams, and the mask that keeps secrets out of what is shown.
+//! Names of streams and media sessions, and the mask that keeps secrets out of what is shown.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ pub struct StreamName(std::sync::Arc<str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text is empty.
-    #[error("a stream name must not be empty")]
+    #[error("a name must not be empty")]
     Empty,
     /// The text is too long.
-    #[error("a stream name has at most {MAX_NAME} bytes")]
+    #[error("a name has at most {MAX_NAME} bytes, a media session id {MAX_SESSION_ID}")]
     TooLong,
     /// The text has a control character.
-    #[error("a stream name must not hold control characters")]
+    #[error("a name must not hold control characters")]
     Control,
 }
 
@@ -53,6 +53,50 @@ impl fmt::Debug for StreamName {
 impl fmt::Display for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&mask(&self.0))
+    }
+}
+
+/// The longest media session id, in bytes; browsers' are UUIDs of 36.
+const MAX_SESSION_ID: usize = 128;
+
+/// The id of a media session (`mediaSessionId`). Browsers choose their own; the server's are random UUIDs.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MediaSessionId(std::sync::Arc<str>);
+
+impl MediaSessionId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+
+    /// Checks an id from outside.
+    ///
+    /// # Errors
+    /// See [`NameError`].
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        match text {
+            "" => Err(NameError::Empty),
+            long if long.len() > MAX_SESSION_ID => Err(NameError::TooLong),
+            bad if bad.chars().any(char::is_control) => Err(NameError::Control),
+            good => Ok(Self(good.into())),
+        }
+    }
+
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for MediaSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for MediaSessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

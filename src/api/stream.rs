@@ -10,6 +10,7 @@ use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::hub::{Role, SessionView, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
+use crate::name::MediaSessionId;
 
 /// Every field that is present must fit.
 #[derive(Deserialize, Default)]
@@ -85,11 +86,11 @@ pub fn find(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     answered(&wanted.among(api))
 }
 
-fn answered(found: &[(StreamHandle, StreamBody)]) -> Result<Answer, ApiError> {
+fn answered(found: &[(StreamHandle, MediaSessionId, StreamBody)]) -> Result<Answer, ApiError> {
     if found.is_empty() {
         return Err(none());
     }
-    Answer::json(&found.iter().map(|(_, body)| body).collect::<Vec<_>>())
+    Answer::json(&found.iter().map(|(_, _, body)| body).collect::<Vec<_>>())
 }
 
 /// `/stream/terminate`: ends those that every given field fits; answers when they are gone.
@@ -100,9 +101,10 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
     if found.is_empty() {
         return Err(none());
     }
-    found.iter().for_each(|(stream, _)| stream.terminate());
-    for (stream, _) in &found {
-        stream.gone().await;
+    let sessions: Vec<_> = found.iter().map(|(stream, session, _)| (stream, session)).collect();
+    sessions.iter().for_each(|(stream, session)| stream.terminate(session));
+    for (stream, session) in sessions {
+        stream.left(session).await;
     }
     Ok(Answer::Void)
 }
@@ -125,7 +127,7 @@ impl Wanted {
         if some { Ok(()) } else { Err(ApiError::bad("FilterMissing", sentence)) }
     }
 
-    fn among(&self, api: &Api) -> Vec<(StreamHandle, StreamBody)> {
+    fn among(&self, api: &Api) -> Vec<(StreamHandle, MediaSessionId, StreamBody)> {
         let metrics = self.display.iter().any(|what| what == "metrics");
         let mut found = Vec::new();
         for stream in api.hub.streams().values() {
@@ -133,7 +135,7 @@ impl Wanted {
             for session in view.sessions.iter().filter(|session| self.fits(&view, session)) {
                 let mut body = body(&view, session);
                 body.metrics = metrics.then(|| figures(stream, &view.tracks));
-                found.push((stream.clone(), body));
+                found.push((stream.clone(), session.id.clone(), body));
             }
         }
         found
@@ -180,7 +182,7 @@ fn body(view: &StreamView, session: &SessionView) -> StreamBody {
         fps: 0,
         audio_bitrate: 0,
         codec_impl: "",
-        transport: "TCP",
+        transport: session.transport,
         cvo_extension: false,
         create_date: epoch_ms(session.since),
         media_type: session.media_type,

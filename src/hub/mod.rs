@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 pub use phase::Phase;
 pub use stream::STOPPED_BY_REST;
 pub use stream::{
-    Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamView, SubscribeError, Subscriber,
+    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamView, SubscribeError, Subscriber,
     Subscription,
 };
 

@@ -7,12 +7,11 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::phase::{Phase, Step};
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Track};
-use crate::name::StreamName;
+use crate::name::{MediaSessionId, StreamName};
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
@@ -25,7 +24,7 @@ pub struct Publisher {
     /// The stream's name.
     pub name: StreamName,
     /// The publisher's media session.
-    pub session: Uuid,
+    pub session: MediaSessionId,
     /// The application its hooks belong to.
     pub app_key: String,
     /// The connection it came by, as REST shows it.
@@ -34,6 +33,8 @@ pub struct Publisher {
     pub provider: &'static str,
     /// WCS's word for the kind of stream, for example `rtmp`.
     pub media_type: &'static str,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
     /// Which of its tracks to record as soon as it is live; `None`: do not record it.
     pub record: Option<Recorded>,
     /// For the log: `rtmp pull of rtmp://…`.
@@ -62,7 +63,7 @@ pub enum Role {
 #[derive(Debug, Clone)]
 pub struct SessionView {
     /// Its id.
-    pub id: Uuid,
+    pub id: MediaSessionId,
     /// Publisher or player.
     pub role: Role,
     /// WCS's status word.
@@ -75,6 +76,8 @@ pub struct SessionView {
     pub provider: &'static str,
     /// WCS's word for the kind of stream.
     pub media_type: &'static str,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
     /// When it began.
     pub since: SystemTime,
 }
@@ -116,12 +119,29 @@ pub struct StreamHandle {
 pub enum Subscriber {
     /// A recorder: not a media session of its own.
     Recorder,
+    /// A player, shown as a media session.
+    Player(Player),
+}
+
+/// A player of a stream.
+#[derive(Debug, Clone)]
+pub struct Player {
+    /// Its media session.
+    pub session: MediaSessionId,
+    /// The application its hooks belong to.
+    pub app_key: String,
+    /// The connection it came by, as REST shows it.
+    pub connection: String,
+    /// WCS's word for the engine, for example `WebRTC`.
+    pub provider: &'static str,
+    /// `UDP` or `TCP`.
+    pub transport: &'static str,
 }
 
 /// The right to feed a stream. Dropped: the publisher has left.
 pub struct Publication {
     name: StreamName,
-    session: Uuid,
+    session: MediaSessionId,
     commands: mpsc::UnboundedSender<Command>,
     terminated: CancellationToken,
     fanout: Fanout,
@@ -132,7 +152,8 @@ pub struct Publication {
 
 /// A subscriber's place in a stream. Dropped: it has left.
 pub struct Subscription {
-    id: Uuid,
+    id: MediaSessionId,
+    terminated: CancellationToken,
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
@@ -149,9 +170,10 @@ pub enum SubscribeError {
 enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
-    Subscribe(Uuid, Subscriber),
-    Unsubscribe(Uuid),
-    Terminate,
+    Subscribe(MediaSessionId, Subscriber, CancellationToken),
+    Status(MediaSessionId, &'static str),
+    Unsubscribe(MediaSessionId),
+    Terminate(MediaSessionId),
     Leave(String),
 }
 
@@ -177,13 +199,13 @@ pub(super) fn start(
     let (view, snapshot) = watch::channel(first_view(&publisher));
     events.tell(Event::StreamStarted {
         stream: publisher.name.clone(),
-        session: publisher.session,
+        session: publisher.session.clone(),
         by: publisher.by.clone(),
     });
     let handle = StreamHandle { commands: commands.clone(), view: snapshot, fanout: fanout.clone() };
     let publication = Publication {
         name: publisher.name.clone(),
-        session: publisher.session,
+        session: publisher.session.clone(),
         commands,
         terminated: terminated.clone(),
         fanout,
@@ -209,13 +231,14 @@ pub(super) fn start(
 
 fn first_view(publisher: &Publisher) -> StreamView {
     let session = SessionView {
-        id: publisher.session,
+        id: publisher.session.clone(),
         role: Role::Publisher,
         status: Phase::Waiting.publisher_status(),
         app_key: publisher.app_key.clone(),
         connection: publisher.connection.clone(),
         provider: publisher.provider,
         media_type: publisher.media_type,
+        transport: publisher.transport,
         since: SystemTime::now(),
     };
     StreamView {
@@ -230,9 +253,10 @@ fn first_view(publisher: &Publisher) -> StreamView {
 
 struct Stream {
     name: StreamName,
-    session: Uuid,
+    session: MediaSessionId,
     phase: Phase,
-    takers: BTreeMap<Uuid, Subscriber>,
+    /// Who takes it, and what ends each from outside.
+    takers: BTreeMap<MediaSessionId, CancellationToken>,
     events: Events,
     view: watch::Sender<StreamView>,
     terminated: CancellationToken,
@@ -247,13 +271,18 @@ impl Stream {
             match command {
                 Command::Step(step, tracks, note) => self.step(step, tracks, note),
                 Command::Record(name) => self.view.send_modify(|view| view.record_name = name),
-                Command::Subscribe(id, subscriber) => {
-                    self.takers.insert(id, subscriber);
-                }
+                Command::Subscribe(id, subscriber, terminated) => self.enter(id, subscriber, terminated),
+                Command::Status(id, status) => self.set_status(&id, status),
                 Command::Unsubscribe(id) => {
                     self.takers.remove(&id);
+                    self.view.send_modify(|view| view.sessions.retain(|session| session.id != id));
                 }
-                Command::Terminate => self.terminated.cancel(),
+                Command::Terminate(id) if id == self.session => self.terminated.cancel(),
+                Command::Terminate(id) => {
+                    if let Some(terminated) = self.takers.get(&id) {
+                        terminated.cancel();
+                    }
+                }
                 Command::Leave(info) => {
                     ending = info;
                     break;
@@ -262,6 +291,32 @@ impl Stream {
         }
         self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending });
         (self.name, self.view)
+    }
+
+    fn enter(&mut self, id: MediaSessionId, subscriber: Subscriber, terminated: CancellationToken) {
+        self.takers.insert(id, terminated);
+        if let Subscriber::Player(player) = subscriber {
+            let session = SessionView {
+                id: player.session,
+                role: Role::Player,
+                status: "PENDING",
+                app_key: player.app_key,
+                connection: player.connection,
+                provider: player.provider,
+                media_type: "play",
+                transport: player.transport,
+                since: SystemTime::now(),
+            };
+            self.view.send_modify(|view| view.sessions.push(session));
+        }
+    }
+
+    fn set_status(&self, id: &MediaSessionId, status: &'static str) {
+        self.view.send_modify(|view| {
+            if let Some(session) = view.sessions.iter_mut().find(|session| session.id == *id) {
+                session.status = status;
+            }
+        });
     }
 
     fn step(&mut self, step: Step, tracks: Option<Arc<[Track]>>, note: String) {
@@ -275,7 +330,7 @@ impl Stream {
                 publisher.status = phase.publisher_status();
             }
         });
-        let (stream, session) = (self.name.clone(), self.session);
+        let (stream, session) = (self.name.clone(), self.session.clone());
         match (before, phase) {
             (_, Phase::Live) => self.events.tell(Event::StreamLive { stream, session, tracks: note }),
             (Phase::Live, Phase::Interrupted) => {
@@ -302,22 +357,28 @@ impl StreamHandle {
     /// # Errors
     /// [`SubscribeError::Gone`].
     pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, SubscribeError> {
-        let id = Uuid::new_v4();
-        let asked = self.commands.send(Command::Subscribe(id, subscriber));
+        let id = match &subscriber {
+            Subscriber::Player(player) => player.session.clone(),
+            Subscriber::Recorder => MediaSessionId::random(),
+        };
+        let terminated = CancellationToken::new();
+        let asked = self.commands.send(Command::Subscribe(id.clone(), subscriber, terminated.clone()));
         asked.map_err(|_| SubscribeError::Gone)?;
-        Ok(Subscription { id, commands: self.commands.clone(), view: self.view.clone(), fanout: self.fanout.clone() })
+        let (commands, view, fanout) = (self.commands.clone(), self.view.clone(), self.fanout.clone());
+        Ok(Subscription { id, terminated, commands, view, fanout })
     }
 
-    /// Asks the publisher to leave ([`STOPPED_BY_REST`]). [`StreamHandle::gone`] tells when it has.
-    pub fn terminate(&self) {
+    /// Asks one of its sessions to leave ([`STOPPED_BY_REST`]). [`StreamHandle::left`] tells when it has.
+    pub fn terminate(&self, session: &MediaSessionId) {
         // A stream that has ended needs no termination.
-        let _ = self.commands.send(Command::Terminate);
+        let _ = self.commands.send(Command::Terminate(session.clone()));
     }
 
-    /// Waits until the stream has ended.
-    pub async fn gone(&self) {
+    /// Waits until a session has left, the stream's end included.
+    pub async fn left(&self, session: &MediaSessionId) {
         let mut view = self.view.clone();
-        while view.changed().await.is_ok() {}
+        // An error is the stream's end.
+        let _ = view.wait_for(|view| view.sessions.iter().all(|other| other.id != *session)).await;
     }
 }
 
@@ -328,8 +389,8 @@ impl Publication {
     }
 
     /// The publisher's media session.
-    pub fn session(&self) -> Uuid {
-        self.session
+    pub fn session(&self) -> MediaSessionId {
+        self.session.clone()
     }
 
     /// The stream's name.
@@ -393,6 +454,16 @@ impl Subscription {
         self.view.clone()
     }
 
+    /// Resolves when somebody outside ends this subscriber.
+    pub async fn terminated(&self) {
+        self.terminated.cancelled().await;
+    }
+
+    /// Shows a player's status: WCS's word.
+    pub fn set_status(&self, status: &'static str) {
+        let _ = self.commands.send(Command::Status(self.id.clone(), status));
+    }
+
     /// Shows which file is being written.
     pub fn note_recording(&self, name: Option<String>) {
         let _ = self.commands.send(Command::Record(name));
@@ -401,6 +472,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Unsubscribe(self.id));
+        let _ = self.commands.send(Command::Unsubscribe(self.id.clone()));
     }
 }

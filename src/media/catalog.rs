@@ -9,8 +9,9 @@ use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 use super::{recording, source};
 
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
+    ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
     ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
 ];
 
@@ -85,13 +86,13 @@ impl Catalog {
     }
 
     /// Fills a template for a person at a terminal: `key=value` pairs for its values, weir's own fragments for the
-    /// rest, all tracks.
+    /// rest, the first branch of each kind.
     ///
     /// # Errors
     /// [`CatalogError::NoTemplate`], or [`TemplateError`] for a hole that is missing or not there.
     pub fn line(&self, name: &str, values: &[(String, String)]) -> Result<Launch, CatalogError> {
         let template = self.get(name)?;
-        let mut filling = standing(template);
+        let mut filling = standing(template).first(Kind::Video).first(Kind::Audio);
         for (key, value) in values {
             filling = filling.value(key, value);
         }
@@ -101,7 +102,8 @@ impl Catalog {
     /// Parses every template as `gst-launch-1.0` would; one problem for each that cannot run here.
     pub fn check(&self) -> Vec<(String, Option<MediaError>)> {
         let problem = |template: &Template| {
-            let filling = template.holes().into_iter().fold(standing(template), |filling, hole| match example(hole) {
+            let every = standing(template).track(Kind::Video).track(Kind::Audio);
+            let filling = template.holes().into_iter().fold(every, |filling, hole| match example(hole) {
                 Some(value) => filling.value(hole, value),
                 None => filling,
             });
@@ -109,8 +111,10 @@ impl Catalog {
                 Ok(launch) => launch,
                 Err(error) => return Some(parse_problem(template, &error)),
             };
-            // Both bindings: what a terminal runs and what the server runs.
-            [launch.terminal_text(), launch.text()].iter().find_map(|text| parsed(template.name(), text).err())
+            // Both bindings, with each branch by itself: two of one kind are never in one line.
+            let alone = |branch: usize| [launch.terminal_text(branch), launch.text_with(branch)];
+            let lines = (0..launch.branches.len().max(1)).flat_map(alone);
+            lines.into_iter().find_map(|text| parsed(template.name(), &text).err())
         };
         self.0.values().map(|template| (template.name().to_owned(), problem(template))).collect()
     }
@@ -123,7 +127,7 @@ fn parse_problem(template: &Template, error: &TemplateError) -> MediaError {
 /// The fragments of weir's that `template` has holes for, and the values that have defaults.
 fn standing(template: &Template) -> Filling {
     let holes = template.holes();
-    let mut filling = Filling::new().track(Kind::Video).track(Kind::Audio);
+    let mut filling = Filling::new();
     if holes.contains("video_out") {
         filling = source::outputs(filling);
     }
@@ -222,6 +226,6 @@ mod tests {
         let missing = catalog.line("pull-rtmp", &[]).unwrap_err().to_string();
         assert!(missing.contains("{uri}"), "{missing}");
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
-        assert!(unknown.contains("there are: pull-rtmp, record-mp4"), "{unknown}");
+        assert!(unknown.contains("there are: pull-rtmp, publish-webrtc, record-mp4"), "{unknown}");
     }
 }

@@ -13,7 +13,6 @@ use super::bus::{self, BusEvent, Failure};
 use super::catalog;
 use super::pipelines::{Entry, Pipelines};
 use super::template::Launch;
-use super::track::Kind;
 use crate::name::{StreamName, mask};
 
 /// Longest time a pipeline may take to be parsed, to start or to stop.
@@ -114,7 +113,7 @@ impl Pipeline {
         let (sender, events) = unbounded_channel();
         bus::listen(&gst, sender);
         let attached = match parse {
-            Parse::Whole => launch.branches.iter().map(|(kind, _)| *kind).collect(),
+            Parse::Whole => (0..launch.branches.len()).collect(),
             Parse::Head => BTreeSet::new(),
         };
         let entry = Arc::new(Entry {
@@ -249,8 +248,7 @@ fn parse_error(template: &str, text: &str, error: &gst::glib::Error, context: &g
     }
 }
 
-/// The branch of `kind` without the pad it hangs on: `demux.video ! h264parse ! …` gives `h264parse ! …`.
-pub(super) fn branch_body(launch: &Launch, kind: Kind) -> Option<&str> {
-    let (_, text) = launch.branches.iter().find(|(branch, _)| *branch == kind)?;
-    text.split_once('!').map(|(_, body)| body.trim())
+/// A branch's text without the pad it hangs on: `demux.video ! h264parse ! …` gives `h264parse ! …`.
+pub(super) fn branch_body(launch: &Launch, branch: usize) -> Option<&str> {
+    launch.branches.get(branch)?.text.split_once('!').map(|(_, body)| body.trim())
 }

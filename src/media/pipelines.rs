@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::pipeline::{MediaError, blocking};
 use super::template::Launch;
-use super::track::Kind;
 use crate::name::{StreamName, mask};
 
 /// A cheap handle on the list. Readers never wait for a pipeline's owner.
@@ -28,8 +27,8 @@ struct List {
 pub(super) struct Entry {
     pub(super) id: String,
     pub(super) launch: Launch,
-    /// The branches that are in the graph by now.
-    pub(super) attached: ArcSwap<BTreeSet<Kind>>,
+    /// The numbers of the branches that are in the graph by now.
+    pub(super) attached: ArcSwap<BTreeSet<usize>>,
     pub(super) stream: StreamName,
     pub(super) since: SystemTime,
     pub(super) pipeline: gst::glib::WeakRef<gst::Pipeline>,
@@ -151,8 +150,8 @@ impl Entry {
         PipelineView {
             id: self.id.clone(),
             template: self.launch.template.clone(),
-            line: self.launch.shown(|kind| attached.contains(&kind)),
-            shell: self.launch.shell(|kind| attached.contains(&kind)),
+            line: self.launch.shown(|branch| attached.contains(&branch)),
+            shell: self.launch.shell(|branch| attached.contains(&branch)),
             state: state_name(state),
             since: crate::event::epoch_ms(self.since),
             stream: self.stream.to_string(),

@@ -352,7 +352,7 @@ impl Part {
         stream: &StreamName,
         start: Duration,
     ) -> Result<Self, MediaError> {
-        let kinds: Vec<Kind> = launch.branches.iter().map(|(kind, _)| *kind).collect();
+        let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
         let mut inputs = Vec::new();
         for kind in kinds {

@@ -75,13 +75,7 @@ impl Source {
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
         let (events, tracks) = unbounded_channel();
-        let grafter = Grafter {
-            pipeline: pipeline.gst.downgrade(),
-            entry: pipeline.entry.clone(),
-            fanout: fanout.clone(),
-            accept,
-            events: events.clone(),
-        };
+        let grafter = Grafter::new(&pipeline, fanout, accept, events.clone());
         demux.connect_pad_added(move |_, pad| grafter.graft(pad));
         demux.connect_no_more_pads(move |_| {
             let _ = events.send(SourceEvent::AllTracks);
@@ -117,7 +111,7 @@ impl Source {
 }
 
 /// Attaches branches as pads appear.
-struct Grafter {
+pub(super) struct Grafter {
     pipeline: gst::glib::WeakRef<gst::Pipeline>,
     entry: Arc<Entry>,
     fanout: Fanout,
@@ -126,18 +120,35 @@ struct Grafter {
 }
 
 impl Grafter {
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        fanout: &Fanout,
+        accept: Accept,
+        events: UnboundedSender<SourceEvent>,
+    ) -> Self {
+        Self {
+            pipeline: pipeline.gst.downgrade(),
+            entry: pipeline.entry.clone(),
+            fanout: fanout.clone(),
+            accept,
+            events,
+        }
+    }
+
     fn tell(&self, event: SourceEvent) {
         // The receiver goes with the source.
         let _ = self.events.send(event);
     }
 
-    fn graft(&self, pad: &gst::Pad) {
+    /// Attaches the branch for a pad that has appeared. Runs in a streaming thread.
+    pub(super) fn graft(&self, pad: &gst::Pad) {
         self.tell(SourceEvent::Answered);
         let Some(pipeline) = self.pipeline.upgrade() else { return };
-        let track = pad.current_caps().and_then(|caps| Track::from_caps(&caps));
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let track = Track::from_caps(&caps);
         let grafted = match &track {
             None => Err("a track without caps".to_owned()),
-            Some(track) => (self.accept)(track).and_then(|()| self.attach(&pipeline, pad, track.kind)),
+            Some(track) => (self.accept)(track).and_then(|()| self.attach(&pipeline, pad, track)),
         };
         if let Err(reason) = grafted {
             if let Some(Track { kind, .. }) = track {
@@ -147,10 +158,11 @@ impl Grafter {
         }
     }
 
-    fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, kind: Kind) -> Result<(), String> {
-        let launch = &self.entry.launch;
-        let body = branch_body(launch, kind).ok_or("the template has no branch for it")?;
-        if self.entry.attached.load().contains(&kind) {
+    fn attach(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, track: &Track) -> Result<(), String> {
+        let (launch, kind) = (&self.entry.launch, track.kind);
+        let branch = launch.branch_for(kind, &track.codec).ok_or("the template has no branch for its codec")?;
+        let body = branch_body(launch, branch).ok_or("the template's branch hangs on nothing")?;
+        if self.entry.attached.load().iter().any(|other| launch.branches[*other].kind() == kind) {
             return Err("the source has more than one of its kind; the first is used".into());
         }
         let bin = parsed_branch(&launch.template, body).map_err(|error| error.to_string())?;
@@ -173,7 +185,7 @@ impl Grafter {
         pad.link(&open_end).map_err(|error| error.to_string())?;
         self.entry.attached.rcu(|attached| {
             let mut attached = std::collections::BTreeSet::clone(attached);
-            attached.insert(kind);
+            attached.insert(branch);
             attached
         });
         Ok(())

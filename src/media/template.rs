@@ -1,13 +1,13 @@
 //! Launch templates: text with holes, and what comes out when they are filled.
 //!
 //! A template is a file of `pipelines/`. Lines that start with `#` are comments, a line that starts with `[video]` or
-//! `[audio]` is the branch of that track and is used only when the stream has the track, an indented line continues
-//! the one before, and everything else is the head. A hole is `{name}`. What fills it is either a *value*, which is
+//! `[audio]` is the branch of that track and is used only when the stream has the track (`[audio opus]`: only when the
+//! track is in that codec), an indented line continues the one before, and everything else is the head. A hole is `{name}`. What fills it is either a *value*, which is
 //! always quoted and can never become launch syntax, or a *fragment*, a literal of this program.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::track::Kind;
+use super::track::{Codec, Kind};
 use crate::name::mask;
 
 /// A parsed template file.
@@ -19,8 +19,22 @@ pub struct Template {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Line {
-    track: Option<Kind>,
+    track: Option<Label>,
     pieces: Vec<Piece>,
+}
+
+/// What stands in the brackets before a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Label {
+    kind: Kind,
+    codec: Option<String>,
+}
+
+impl Label {
+    /// Whether the branch is for a track of this codec.
+    fn takes(&self, codec: &Codec) -> bool {
+        self.codec.as_deref().is_none_or(|label| label == codec.label())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +80,15 @@ pub enum TemplateError {
 #[derive(Debug, Clone, Default)]
 pub struct Filling {
     holes: BTreeMap<String, Content>,
-    tracks: BTreeSet<Kind>,
+    tracks: Vec<Used>,
+}
+
+/// Which branches are used.
+#[derive(Debug, Clone)]
+enum Used {
+    All(Kind),
+    First(Kind),
+    In(Kind, Codec),
 }
 
 #[derive(Debug, Clone)]
@@ -103,10 +125,33 @@ impl Filling {
         self
     }
 
-    /// Uses the branch of this track.
+    /// Uses every branch of this kind: which codec it will be is not known yet.
     pub fn track(mut self, kind: Kind) -> Self {
-        self.tracks.insert(kind);
+        self.tracks.push(Used::All(kind));
         self
+    }
+
+    /// Uses the first branch of this kind: an example for a person.
+    pub fn first(mut self, kind: Kind) -> Self {
+        self.tracks.push(Used::First(kind));
+        self
+    }
+
+    /// Uses the branch for a track of this codec.
+    pub fn track_in(mut self, kind: Kind, codec: &Codec) -> Self {
+        self.tracks.push(Used::In(kind, codec.clone()));
+        self
+    }
+}
+
+impl Filling {
+    fn uses(&self, label: &Label, before: &[Branch]) -> bool {
+        let has_kind = before.iter().any(|branch| branch.label.kind == label.kind);
+        self.tracks.iter().any(|used| match used {
+            Used::All(kind) => *kind == label.kind,
+            Used::First(kind) => *kind == label.kind && !has_kind,
+            Used::In(kind, codec) => *kind == label.kind && label.takes(codec) && !has_kind,
+        })
     }
 }
 
@@ -118,24 +163,38 @@ pub struct Launch {
     /// The head as it is parsed.
     pub head: String,
     /// The branches as they are parsed.
-    pub branches: Vec<(Kind, String)>,
+    pub branches: Vec<Branch>,
     shown: Parts,
     shell: Parts,
+}
+
+/// A filled branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    label: Label,
+    /// The launch text.
+    pub text: String,
+}
+
+impl Branch {
+    /// The track it is for.
+    pub fn kind(&self) -> Kind {
+        self.label.kind
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Parts {
     head: String,
-    branches: Vec<(Kind, String)>,
+    branches: Vec<Branch>,
 }
 
 impl Parts {
-    fn joined(&self, tracks: impl Fn(Kind) -> bool) -> String {
-        let branches = self.branches.iter().filter(|(kind, _)| tracks(*kind));
+    fn joined(&self, used: impl Fn(usize) -> bool) -> String {
         let mut line = self.head.clone();
-        for (_, branch) in branches {
+        for (_, branch) in self.branches.iter().enumerate().filter(|(index, _)| used(*index)) {
             line.push(' ');
-            line.push_str(branch);
+            line.push_str(&branch.text);
         }
         line
     }
@@ -144,25 +203,38 @@ impl Parts {
 impl Launch {
     /// The whole text that is parsed.
     pub fn text(&self) -> String {
-        let parts = Parts { head: self.head.clone(), branches: self.branches.clone() };
-        parts.joined(|_| true)
+        self.parsed().joined(|_| true)
     }
 
-    /// The line to show: what is parsed, with the branches of `tracks` only and secrets masked.
-    pub fn shown(&self, tracks: impl Fn(Kind) -> bool) -> String {
-        self.shown.joined(tracks)
+    /// The head and one branch as they are parsed.
+    pub fn text_with(&self, branch: usize) -> String {
+        self.parsed().joined(|other| other == branch)
+    }
+
+    fn parsed(&self) -> Parts {
+        Parts { head: self.head.clone(), branches: self.branches.clone() }
+    }
+
+    /// The number of the branch for a track, in [`Launch::branches`].
+    pub fn branch_for(&self, kind: Kind, codec: &Codec) -> Option<usize> {
+        self.branches.iter().position(|branch| branch.label.kind == kind && branch.label.takes(codec))
+    }
+
+    /// The line to show: what is parsed, with the branches of these numbers only and secrets masked.
+    pub fn shown(&self, used: impl Fn(usize) -> bool) -> String {
+        self.shown.joined(used)
     }
 
     /// A `gst-launch-1.0` command that runs when pasted into a shell (secrets masked).
-    pub fn shell(&self, tracks: impl Fn(Kind) -> bool) -> String {
-        let line = self.shell.joined(tracks);
+    pub fn shell(&self, used: impl Fn(usize) -> bool) -> String {
+        let line = self.shell.joined(used);
         let words = words(&line).map(shell_quoted).collect::<Vec<_>>();
         format!("gst-launch-1.0 -e {}", words.join(" "))
     }
 
-    /// The shell's line before a shell quotes it: what `weir check` parses, as it needs neither appsrc nor appsink.
-    pub fn terminal_text(&self) -> String {
-        self.shell.joined(|_| true)
+    /// The head and one branch for a shell, before a shell quotes them.
+    pub fn terminal_text(&self, branch: usize) -> String {
+        self.shell.joined(|other| other == branch)
     }
 }
 
@@ -252,10 +324,11 @@ impl Template {
     fn render(&self, filling: &Filling, reader: Reader) -> Result<Parts, TemplateError> {
         let mut parts = Parts::default();
         for line in &self.lines {
-            match line.track {
+            match &line.track {
                 None => parts.head = self.render_line(line, filling, reader)?,
-                Some(kind) if filling.tracks.contains(&kind) => {
-                    parts.branches.push((kind, self.render_line(line, filling, reader)?));
+                Some(label) if filling.uses(label, &parts.branches) => {
+                    let text = self.render_line(line, filling, reader)?;
+                    parts.branches.push(Branch { label: label.clone(), text });
                 }
                 Some(_) => {}
             }
@@ -293,16 +366,18 @@ impl Content {
     }
 }
 
-fn split_track(line: &str) -> Result<(Option<Kind>, &str), String> {
+fn split_track(line: &str) -> Result<(Option<Label>, &str), String> {
     let Some(rest) = line.strip_prefix('[') else {
         return Ok((None, line));
     };
     let (label, body) = rest.split_once(']').ok_or("a branch is labelled [video] or [audio]")?;
-    match label {
-        "video" => Ok((Some(Kind::Video), body.trim())),
-        "audio" => Ok((Some(Kind::Audio), body.trim())),
-        other => Err(format!("[{other}] is no track: a branch is labelled [video] or [audio]")),
-    }
+    let (kind, codec) = match label.split_once(' ') {
+        Some((kind, codec)) => (kind, Some(codec.trim().to_owned())),
+        None => (label, None),
+    };
+    let kind = Kind::ALL.into_iter().find(|known| known.label() == kind);
+    let kind = kind.ok_or_else(|| format!("[{label}] is no track: a branch is labelled [video] or [audio]"))?;
+    Ok((Some(Label { kind, codec }), body.trim()))
 }
 
 fn split_holes(mut text: &str) -> Result<Vec<Piece>, String> {
@@ -388,8 +463,8 @@ mod tests {
     fn fills_quotes_masks_and_joins() {
         let launch = Template::parse("pull", PULL).unwrap().fill(&filling("rtmp://u:pw@h/a b")).unwrap();
         assert_eq!(launch.head, r#"src location="rtmp://u:pw@h/a b" timeout=5 ! demux name=d"#);
-        assert_eq!(launch.branches[0], (Kind::Video, "d.video ! appsink name=video_out".to_owned()));
-        let shown = launch.shown(|kind| kind == Kind::Audio);
+        assert_eq!(launch.branches[0].text, "d.video ! appsink name=video_out");
+        let shown = launch.shown(|branch| branch == 1);
         assert_eq!(
             shown,
             r#"src location="rtmp://u:***@h/a b" timeout=5 ! demux name=d d.audio ! appsink name=audio_out"#
@@ -405,6 +480,23 @@ mod tests {
         let template = Template::parse("pull", PULL).unwrap();
         let filling = Filling::new().value("uri", "rtmp://h/a").track(Kind::Video).fragment("video_out", "x", "x");
         assert_eq!(template.fill(&filling).unwrap().branches.len(), 1);
+    }
+
+    #[test]
+    fn branches_are_chosen_by_codec() {
+        let text =
+            "mux name=m\n[audio aac] {audio_in} ! m.\n[audio opus] {audio_in} ! opusdec ! m.\n[audio] {audio_in} ! x";
+        let template = Template::parse("record", text).unwrap();
+        let fill = |filling: Filling| template.fill(&filling.fragment("audio_in", "appsrc", "test")).unwrap();
+        let opus = fill(Filling::new().track_in(Kind::Audio, &Codec::Opus));
+        assert_eq!(opus.text(), "mux name=m appsrc ! opusdec ! m.");
+        assert_eq!(fill(Filling::new().track_in(Kind::Audio, &Codec::Pcma)).text(), "mux name=m appsrc ! x");
+        assert_eq!(fill(Filling::new().first(Kind::Audio)).text(), "mux name=m appsrc ! m.");
+        let all = fill(Filling::new().track(Kind::Audio));
+        assert_eq!(all.branches.len(), 3);
+        assert_eq!(all.branch_for(Kind::Audio, &Codec::Opus), Some(1));
+        assert_eq!(all.branch_for(Kind::Audio, &Codec::Pcmu), Some(2));
+        assert_eq!(all.branch_for(Kind::Video, &Codec::H264), None);
     }
 
     #[test]

@@ -30,8 +30,16 @@ impl Kind {
 pub enum Codec {
     /// H.264, ITU-T H.264.
     H264,
+    /// VP8, RFC 6386.
+    Vp8,
     /// AAC, ISO/IEC 14496-3.
     Aac,
+    /// Opus, RFC 6716.
+    Opus,
+    /// G.711 A-law.
+    Pcma,
+    /// G.711 µ-law.
+    Pcmu,
     /// Something weir does not carry; the media type as GStreamer names it.
     Other(String),
 }
@@ -41,7 +49,30 @@ impl Codec {
     pub fn encoding_name(&self) -> &str {
         match self {
             Codec::H264 => "H264",
+            Codec::Vp8 => "VP8",
             Codec::Aac => "mpeg4-generic",
+            Codec::Opus => "opus",
+            Codec::Pcma => "PCMA",
+            Codec::Pcmu => "PCMU",
+            Codec::Other(media_type) => media_type,
+        }
+    }
+
+    /// The codec of an RTP payload format by its name, in any case (RFC 4566: names are case-insensitive).
+    pub fn from_encoding_name(name: &str) -> Option<Self> {
+        let known = [Codec::H264, Codec::Vp8, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
+        known.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
+    }
+
+    /// Its name in the label of a template's branch: `[audio opus]`.
+    pub fn label(&self) -> &str {
+        match self {
+            Codec::H264 => "h264",
+            Codec::Vp8 => "vp8",
+            Codec::Aac => "aac",
+            Codec::Opus => "opus",
+            Codec::Pcma => "pcma",
+            Codec::Pcmu => "pcmu",
             Codec::Other(media_type) => media_type,
         }
     }
@@ -70,17 +101,7 @@ impl Track {
     /// Reads a track's facts from its caps; `None` when they describe neither audio nor video.
     pub(in crate::media) fn from_caps(caps: &gst::CapsRef) -> Option<Self> {
         let structure = caps.structure(0)?;
-        let media_type = structure.name().as_str();
-        let kind = match media_type.split('/').next() {
-            Some("video") => Kind::Video,
-            Some("audio") => Kind::Audio,
-            _ => return None,
-        };
-        let codec = match media_type {
-            "video/x-h264" => Codec::H264,
-            "audio/mpeg" if structure.get::<i32>("mpegversion").is_ok_and(|v| v == 4 || v == 2) => Codec::Aac,
-            other => Codec::Other(other.to_owned()),
-        };
+        let (kind, codec) = kind_and_codec(structure)?;
         let number = |field: &str| structure.get::<i32>(field).ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         Some(Self {
             kind,
@@ -100,4 +121,29 @@ impl Track {
             _ => self.codec.encoding_name().to_owned(),
         }
     }
+}
+
+fn kind_and_codec(structure: &gst::StructureRef) -> Option<(Kind, Codec)> {
+    let media_type = structure.name().as_str();
+    if media_type == "application/x-rtp" {
+        let kind = structure.get::<&str>("media").ok()?;
+        let kind = Kind::ALL.into_iter().find(|known| known.label() == kind)?;
+        let name = structure.get::<&str>("encoding-name").ok()?;
+        return Some((kind, Codec::from_encoding_name(name).unwrap_or_else(|| Codec::Other(name.to_owned()))));
+    }
+    let kind = match media_type.split('/').next() {
+        Some("video") => Kind::Video,
+        Some("audio") => Kind::Audio,
+        _ => return None,
+    };
+    let codec = match media_type {
+        "video/x-h264" => Codec::H264,
+        "video/x-vp8" => Codec::Vp8,
+        "audio/mpeg" if structure.get::<i32>("mpegversion").is_ok_and(|v| v == 4 || v == 2) => Codec::Aac,
+        "audio/x-opus" => Codec::Opus,
+        "audio/x-alaw" => Codec::Pcma,
+        "audio/x-mulaw" => Codec::Pcmu,
+        other => Codec::Other(other.to_owned()),
+    };
+    Some((kind, codec))
 }

@@ -15,13 +15,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{PullRequest, SourceUri, Tools};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST};
 use crate::media::{Accept, Filling, Kind, Source, SourceEvent, Track, outputs};
-use crate::name::StreamName;
+use crate::name::{MediaSessionId, StreamName};
 
 /// How long a second track may come after the first where the source does not say that all are there.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -52,7 +51,7 @@ pub enum AgentStatus {
 #[derive(Debug, Clone)]
 pub struct AgentView {
     /// Its media session, the publisher of its stream.
-    pub session: Uuid,
+    pub session: MediaSessionId,
     /// The stream it publishes.
     pub local_name: StreamName,
     /// The source.
@@ -172,7 +171,7 @@ impl Job {
         }
     }
 
-    fn publication_events(&self, event: impl FnOnce(StreamName, Uuid) -> Event) {
+    fn publication_events(&self, event: impl FnOnce(StreamName, MediaSessionId) -> Event) {
         let stream = self.publication.name().clone();
         self.tools.hub.events().tell(event(stream, self.publication.session()));
     }

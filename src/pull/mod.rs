@@ -12,13 +12,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 pub use agent::{AgentStatus, AgentView};
 
 use crate::hub::{Hub, PublishError, Publisher, Recorded};
 use crate::media::{Catalog, Pipelines};
-use crate::name::{NameError, StreamName, mask};
+use crate::name::{MediaSessionId, NameError, StreamName, mask};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
 
@@ -179,7 +178,7 @@ pub struct Agent {
 
 enum Command {
     Pull(PullRequest, oneshot::Sender<Result<(), PullError>>),
-    Ended(Uuid),
+    Ended(MediaSessionId),
 }
 
 impl Pulls {
@@ -279,8 +278,8 @@ impl Supervisor {
     }
 
     async fn start(&self, request: PullRequest) -> Result<(), PullError> {
-        let session = Uuid::new_v4();
-        let publisher = self.publisher(&request, session)?;
+        let session = MediaSessionId::random();
+        let publisher = self.publisher(&request, session.clone())?;
         let publication = self.tools.hub.publish(publisher).await?;
         let stop = CancellationToken::new();
         let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), stop.clone());
@@ -298,7 +297,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn publisher(&self, request: &PullRequest, session: Uuid) -> Result<Publisher, NameError> {
+    fn publisher(&self, request: &PullRequest, session: MediaSessionId) -> Result<Publisher, NameError> {
         let name = match &request.local_name {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
@@ -311,12 +310,13 @@ impl Supervisor {
             connection: request.uri.to_string(),
             provider: "Flash",
             media_type: "rtmp",
+            transport: "TCP",
             record: (request.record || self.tools.record_all).then_some(recorded),
             by: format!("rtmp pull of {}", request.uri),
         })
     }
 
-    fn forget(&self, session: Uuid) {
+    fn forget(&self, session: MediaSessionId) {
         self.list.send_modify(|agents| Arc::make_mut(agents).retain(|agent| agent.view().session != session));
     }
 }

@@ -80,8 +80,10 @@ async fn supervise(tools: Tools, stop: CancellationToken, running: TaskTracker) 
         for handle in now.values() {
             let view = handle.view();
             let (Some(recorded), Some(publisher)) = (view.record, view.publisher()) else { continue };
-            present.insert(publisher.id);
-            if seen.insert(publisher.id)
+            // A browser may use an id again; when it began tells the two apart.
+            let key = (publisher.id.clone(), publisher.since);
+            present.insert(key.clone());
+            if seen.insert(key)
                 && let Some(recorder) = recorder::Recorder::new(&tools, handle, recorded, publisher, &stop)
             {
                 running.spawn(recorder.run());

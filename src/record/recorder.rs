@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::files;
 use super::name::{NameEnd, NameFacts};
@@ -25,7 +24,7 @@ use super::{Rules, Tools, flows};
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
 use crate::media::{Codec, CutRule, Feed, FeedEvent, Filling, Kind, Part, PartEvent, Track, inputs};
-use crate::name::StreamName;
+use crate::name::{MediaSessionId, StreamName};
 use crate::retry::Backoff;
 
 /// How long the halves of a feed may take to hand over what they hold.
@@ -43,7 +42,7 @@ const RETRY: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration:
 pub(super) struct Recorder {
     tools: Tools,
     stream: StreamName,
-    session: Uuid,
+    session: MediaSessionId,
     connection: String,
     recorded: Recorded,
     subscription: Subscription,
@@ -93,7 +92,7 @@ impl Recorder {
         Some(Self {
             tools: tools.clone(),
             stream: name,
-            session: publisher.id,
+            session: publisher.id.clone(),
             connection: publisher.connection.clone(),
             recorded,
             view,
@@ -129,7 +128,7 @@ impl Recorder {
         self.subscription.note_recording(None);
         self.tools.hub.events().tell(Event::RecordingFailed {
             stream: self.stream.clone(),
-            session: self.session,
+            session: self.session.clone(),
             reason,
         });
     }
@@ -185,7 +184,7 @@ fn recordable(tracks: &[Track], recorded: Recorded) -> Vec<Track> {
     let fits = |track: &&Track| match track.codec {
         Codec::H264 => recorded == Recorded::Everything,
         Codec::Aac => true,
-        Codec::Other(_) => false,
+        _ => false,
     };
     tracks.iter().filter(fits).cloned().collect()
 }
@@ -308,7 +307,10 @@ impl Session<'_> {
         let dir = rules.dir.clone();
         let file = off_thread(move || files::reserve(&dir, &name)).await.map_err(cannot)?;
         let location = file.to_string_lossy();
-        let filling = self.tracks.iter().fold(inputs(Filling::new()), |filling, track| filling.track(track.kind));
+        let filling = self
+            .tracks
+            .iter()
+            .fold(inputs(Filling::new()), |filling, track| filling.track_in(track.kind, &track.codec));
         let filling = filling.value_for_shell("location", &location, "weir-part.mp4");
         let template = recorder.tools.catalog.get("record-mp4").map_err(|error| error.to_string())?;
         let launch = template.fill(&filling).map_err(|error| error.to_string())?;
@@ -321,7 +323,7 @@ impl Session<'_> {
         recorder.subscription.note_recording(pending_name(&file));
         recorder.tools.hub.events().tell(Event::RecordingStarted {
             stream: recorder.stream.clone(),
-            session: recorder.session,
+            session: recorder.session.clone(),
             file: file.clone(),
         });
         Ok(Writing { part, file, number, facts })
@@ -354,8 +356,11 @@ impl Session<'_> {
 
     fn finish_beside(&mut self, writing: Writing, end: SystemTime, closing: Closing) {
         let recorder = self.recorder;
-        let finisher =
-            Finisher { tools: recorder.tools.clone(), stream: recorder.stream.clone(), session: recorder.session };
+        let finisher = Finisher {
+            tools: recorder.tools.clone(),
+            stream: recorder.stream.clone(),
+            session: recorder.session.clone(),
+        };
         self.finishing.spawn(finisher.finish(writing, end, closing));
     }
 }
@@ -404,7 +409,7 @@ async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Sen
 struct Finisher {
     tools: Tools,
     stream: StreamName,
-    session: Uuid,
+    session: MediaSessionId,
 }
 
 impl Finisher {
@@ -426,6 +431,7 @@ impl Finisher {
                 file,
                 duration: facts.duration,
                 bytes: facts.bytes_kept,
+                last,
                 recovered: !complete,
             },
             // No frame came: there is no recording.

@@ -58,6 +58,7 @@ fn recover_one(file: &Path, name: &str) -> io::Result<Option<Event>> {
             file: files::commit(file, name)?,
             duration: found.duration,
             bytes: found.bytes_kept,
+            last: true,
             recovered: true,
         })),
         Err(RepairError::Io(error)) => Err(error),
