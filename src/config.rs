@@ -9,9 +9,11 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod browser;
 mod source;
 mod value;
 
+pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use source::{Origin, Problem, Problems, is_secret};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
@@ -31,6 +33,10 @@ pub struct Config {
     pub ip_local: IpAddr,
     /// The REST API.
     pub http: Http,
+    /// The browsers' WebSocket.
+    pub signal: Signal,
+    /// WebRTC.
+    pub webrtc: WebRtc,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -76,6 +82,8 @@ pub struct Record {
     pub name_encoding: NameEncoding,
     /// The characters left out of file names (`exclude_record_name_characters`).
     pub excluded_characters: String,
+    /// Whether browsers may have their streams recorded (`record_streams`).
+    pub browsers: bool,
     /// Whether every pulled RTMP stream is recorded, asked for or not (`record_flash_published_streams`).
     pub every_pulled_rtmp: bool,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
@@ -93,6 +101,9 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
+    /// How long a source that players asked for by its address stays without them; `None` for ever
+    /// (`rtmp_activity_timer_timeout`).
+    pub idle_timeout: Option<Duration>,
 }
 
 /// How a pull agent tries a lost source again.
@@ -148,7 +159,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -158,12 +169,17 @@ impl Config {
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
+        ];
+        settings.extend(signal.settings());
+        settings.extend(webrtc.settings());
+        settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
             ("stream_record_policy", record.policy.to_string()),
             ("stream_record_policy_template", record.template.clone()),
             ("encode_record_name", record.name_encoding.to_string()),
             ("exclude_record_name_characters", record.excluded_characters.clone()),
+            ("record_streams", record.browsers.to_string()),
             ("record_flash_published_streams", record.every_pulled_rtmp.to_string()),
             ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
@@ -172,8 +188,9 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
+            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
             ("shutdown_timeout", value::show_time(*shutdown_timeout)),
-        ];
+        ]);
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
         }
@@ -184,12 +201,16 @@ impl Config {
     fn read(layers: &mut Layers) -> Option<Self> {
         let ip_local = layers.get("ip_local", value::ip);
         let http = Http::read(layers);
+        let signal = Signal::read(layers);
+        let webrtc = WebRtc::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
             http: http?,
+            signal: signal?,
+            webrtc: webrtc?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,
@@ -236,6 +257,7 @@ impl Record {
         let template = layers.get("stream_record_policy_template", value::template);
         let name_encoding = layers.get("encode_record_name", str::parse);
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
+        let browsers = layers.get("record_streams", value::switch);
         let every_pulled_rtmp = layers.get("record_flash_published_streams", value::switch);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
@@ -245,6 +267,7 @@ impl Record {
             template: template?,
             name_encoding: name_encoding?,
             excluded_characters: excluded?,
+            browsers: browsers?,
             every_pulled_rtmp: every_pulled_rtmp?,
             min_free_space: min_free_space?,
         })
@@ -257,11 +280,13 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
+        let idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
+            idle_timeout: idle_timeout?,
         })
     }
 }
@@ -287,19 +312,30 @@ mod tests {
     use std::io::Write;
 
     /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-    const OTHERS: [(&str, &str); 21] = [
+    const OTHERS: [(&str, &str); 33] = [
         ("ip_local", "::1"),
         ("http.port", "0"),
         ("rest_max_body", "2K"),
         ("rest_access_control_allow_origin", "https://example.org"),
         ("rest_access_control_allow_headers", ""),
         ("rest_access_control_allow_methods", "GET,POST"),
+        ("ws.port", "0"),
+        ("keep_alive.algorithm", "INTERNAL"),
+        ("keep_alive.server_interval", "100"),
+        ("keep_alive.probes", "3"),
+        ("ip", "203.0.113.7"),
+        ("media_port_from", "31003"),
+        ("media_port_to", "33000"),
+        ("webrtc.port", "40000"),
+        ("codecs", "vp8,opus"),
+        ("rtp_activity_timeout", "0"),
         ("record_dir", "/srv/records"),
         ("record_rotation", "20M"),
         ("stream_record_policy", "streamName"),
         ("stream_record_policy_template", "{streamName}"),
         ("encode_record_name", "true,HEX"),
         ("exclude_record_name_characters", ":.,/ "),
+        ("record_streams", "false"),
         ("record_flash_published_streams", "true"),
         ("record_min_free_space", "0"),
         ("rtmp_agent_sdp", "/etc/agent.sdp"),
@@ -308,6 +344,7 @@ mod tests {
         ("pull_reconnect_initial", "3"),
         ("pull_reconnect_max", "86400000"),
         ("pull_reconnect_attempts", "4"),
+        ("rtmp_activity_timer_timeout", "0"),
         ("shutdown_timeout", "5"),
     ];
 
@@ -344,12 +381,14 @@ mod tests {
         let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
         assert_eq!(unknown, [""; 0]);
         assert_eq!(config, Config::default());
-        let Config { ip_local, http, record, pull, shutdown_timeout } = config;
+        let Config { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = config;
         assert_eq!(ip_local.to_string(), "0.0.0.0");
         assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
         assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
         assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
         assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
+        assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
+        assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
         assert_eq!(
             record,
             Record {
@@ -359,6 +398,7 @@ mod tests {
                 template: "stream-{mediaSessionId}-{login}".to_owned(),
                 name_encoding: NameEncoding::Plain,
                 excluded_characters: "/".to_owned(),
+                browsers: true,
                 every_pulled_rtmp: false,
                 min_free_space: 512 * 1024 * 1024,
             }
@@ -371,6 +411,7 @@ mod tests {
                 connect_timeout: ms(10_000),
                 stall_timeout: ms(10_000),
                 reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
+                idle_timeout: Some(ms(60_000)),
             }
         );
         assert_eq!(shutdown_timeout, ms(10_000));
@@ -433,19 +474,7 @@ mod tests {
         assert_eq!(config.record.rotation, Rotation::Size(10 * 1024 * 1024));
         assert_eq!(config.record.name_encoding, NameEncoding::Base64);
         assert_eq!(config.record.excluded_characters, ":.,/");
-        assert_eq!(
-            unknown,
-            [
-                "ip",
-                "media_port_from",
-                "media_port_to",
-                "codecs",
-                "codecs_exclude_sip",
-                "ws.port",
-                "wss.port",
-                "keep_alive.algorithm",
-            ]
-        );
+        assert_eq!(unknown, ["codecs_exclude_sip", "wss.port"]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub enum Event {
         session: Option<MediaSessionId>,
         /// The finished file.
         file: PathBuf,
-        /// Its duration.
+        /// Its duration; zero where it is not known (a WebM repaired after a crash).
         duration: Duration,
         /// Its size in bytes.
         bytes: u64,

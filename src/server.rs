@@ -2,25 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
-use crate::hub::Hub;
-use crate::media::{self, Catalog, CutRule, Pipelines};
+use crate::hub::{Connections, Hub};
+use crate::listen::Listener;
+use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
+use crate::signal::{self, Signal};
+use crate::webrtc::play::{self, Plays};
+use crate::webrtc::publish;
+use crate::webrtc::relay::{Listen, Relay, RelayConfig};
 
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
@@ -29,7 +36,9 @@ pub const PORTS: &str = "ports.json";
 pub struct Server {
     config: Config,
     api: Api,
-    http: api::Server,
+    http: Listener,
+    ws: Listener,
+    relay: Arc<Relay>,
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
@@ -68,20 +77,40 @@ impl Server {
             },
             &tasks,
         );
-        let pulls = Pulls::start(pull_tools(&config, catalog, running.clone(), hub.clone())?, &tasks);
+        let pulls = Pulls::start(pull_tools(&config, catalog.clone(), running.clone(), hub.clone())?, &tasks);
+        let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
+        let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
+        let connections = Connections::default();
+        let signal = Signal {
+            hub: hub.clone(),
+            pulls: pulls.clone(),
+            publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
+            plays: Plays::start(play_tools, &tasks),
+            record: config.record.browsers,
+            keep_alive: config.signal.keep_alive.clone(),
+            connections: connections.clone(),
+            tasks: tasks.clone(),
+        };
         let api = Api {
             hub,
             pulls,
             pipelines: running,
+            connections,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
         };
-        let address = SocketAddr::new(config.ip_local, config.http.port);
-        let http = api::Server::start(address, api.clone()).await;
-        let http = http.with_context(|| format!("cannot listen on {address} (http.port)"))?;
+        let serve_api = api.clone();
+        let http = listen(&config, config.http.port, "http.port", move |stream, peer, stop| {
+            api::serve(serve_api.clone(), stream, peer, stop)
+        });
+        let http = http.await?;
+        let ws = listen(&config, config.signal.port, "ws.port", move |stream, peer, stop| {
+            signal::serve(signal.clone(), stream, peer, stop)
+        });
+        let ws = ws.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, recorders, tasks, ports };
+        let server = Self { config, api, http, ws, relay, recorders, tasks, ports };
         server.announce()?;
         Ok(server)
     }
@@ -93,13 +122,17 @@ impl Server {
 
     /// Writes the ports in use, in one piece: a reader sees all or nothing.
     fn announce(&self) -> Result<()> {
-        let ports = BTreeMap::from([("http.port", self.http().port())]);
+        let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
+        let ws = self.ws.address();
+        let ports =
+            BTreeMap::from([("http.port", self.http().port()), ("ws.port", ws.port()), ("webrtc.port", viewers)]);
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
             .and_then(|()| std::fs::rename(&draft, &self.ports))
             .with_context(|| format!("cannot write {}", self.ports.display()))?;
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
         tracing::info!("listening: REST on http://{} (http.port)", self.http());
+        tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
         Ok(())
     }
 
@@ -111,15 +144,31 @@ impl Server {
         self.api.close();
         let left = || until.saturating_duration_since(Instant::now());
         let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
+        complete &= step("browsers are gone", self.ws.stop(left())).await;
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders));
+        drop((self.api, self.recorders, self.ws, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
         let _ = std::fs::remove_file(&self.ports);
         complete
     }
+}
+
+/// Listens on a port of `ip_local`.
+async fn listen<F>(
+    config: &Config,
+    port: u16,
+    setting: &str,
+    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F + Send + Sync + 'static,
+) -> Result<Listener>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let address = SocketAddr::new(config.ip_local, port);
+    let listener = Listener::start(address, serve).await;
+    listener.with_context(|| format!("cannot listen on {address} ({setting})"))
 }
 
 async fn within(deadline: Duration, job: impl Future<Output = ()>) -> bool {
@@ -186,5 +235,41 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
         record_all: config.record.every_pulled_rtmp,
+        idle_timeout: pull.idle_timeout,
     })
+}
+
+/// The addresses media goes over: `ip_local` where it is one, else every address of the host; its loopback only where it
+/// has nothing else.
+fn media_addresses(config: &Config) -> Vec<IpAddr> {
+    if !config.ip_local.is_unspecified() {
+        return vec![config.ip_local];
+    }
+    let all = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        tracing::warn!("the addresses of this host cannot be listed: {error}");
+        Vec::new()
+    });
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let addresses: Vec<IpAddr> =
+        all.iter().filter(|one| !one.is_loopback()).map(|one| one.ip()).filter(|ip| !link_local(ip)).collect();
+    if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
+}
+
+fn relay_config(config: &Config) -> RelayConfig {
+    let listen = media_addresses(config)
+        .into_iter()
+        .map(|bind| Listen { bind, advertise: config.webrtc.ip.filter(|ip| ip.is_ipv4() == bind.is_ipv4()) });
+    RelayConfig { listen: listen.collect(), port: config.webrtc.viewers_port(), ..RelayConfig::default() }
+}
+
+fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> publish::Tools {
+    publish::Tools {
+        catalog,
+        pipelines,
+        hub,
+        codecs: publish::codecs(&config.webrtc.codecs),
+        options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
+        ip: config.webrtc.ip,
+        activity_timeout: config.webrtc.activity_timeout,
+    }
 }

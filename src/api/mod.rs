@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::Cors;
-use crate::hub::Hub;
+use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::pull::Pulls;
 
-pub use serve::Server;
+pub use serve::serve;
 
 /// What the handlers work with. A cheap handle.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct Api {
     pub pulls: Pulls,
     /// Running pipelines.
     pub pipelines: Pipelines,
+    /// Browsers' connections.
+    pub connections: Connections,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

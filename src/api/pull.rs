@@ -76,6 +76,7 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
         record: fields.record.unwrap_or(false),
         has_audio: fields.has_audio.unwrap_or(true),
         has_video: fields.has_video.unwrap_or(true),
+        on_demand: false,
     };
     api.pulls.pull(request).await?;
     Ok(Answer::Void)

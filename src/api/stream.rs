@@ -187,8 +187,8 @@ fn body(view: &StreamView, session: &SessionView) -> StreamBody {
         create_date: epoch_ms(session.since),
         media_type: session.media_type,
         media_provider: session.provider,
-        audio_state: Muted { muted: false },
-        video_state: Muted { muted: false },
+        audio_state: Muted { muted: view.audio_muted },
+        video_state: Muted { muted: view.video_muted },
         metrics: None,
     }
 }

@@ -4,6 +4,7 @@
 //! snapshots without asking a task ([`Hub::streams`], [`StreamHandle::view`]); what happened goes out as events.
 //! Leaving is dropping: a [`Publication`] or [`Subscription`] that is dropped has left.
 
+mod connections;
 mod phase;
 mod stream;
 
@@ -13,12 +14,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+pub use connections::{ConnectionView, Connections};
 pub use phase::Phase;
-pub use stream::STOPPED_BY_REST;
 pub use stream::{
-    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamView, SubscribeError, Subscriber,
-    Subscription,
+    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
+    SubscribeError, Subscriber, Subscription,
 };
+pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST};
 
 use crate::event::Events;
 use crate::name::StreamName;

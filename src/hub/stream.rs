@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::phase::{Phase, Step};
 use crate::event::{Event, Events};
-use crate::media::{Fanout, Track};
+use crate::media::{Fanout, Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
+
+/// How many signals a subscriber may lag behind before it misses some.
+const SIGNALS: usize = 64;
 
 /// Who wants to publish what.
 #[derive(Debug, Clone)]
@@ -95,6 +98,10 @@ pub struct StreamView {
     pub record: Option<Recorded>,
     /// The file a recorder writes now.
     pub record_name: Option<String>,
+    /// Its publisher has switched the sound off.
+    pub audio_muted: bool,
+    /// Its publisher has switched the picture off.
+    pub video_muted: bool,
     /// Its publisher, then its players in the order they came.
     pub sessions: Vec<SessionView>,
 }
@@ -106,10 +113,20 @@ impl StreamView {
     }
 }
 
+/// Something a publisher tells its subscribers: `audioMuted`, or `data` of its own.
+#[derive(Debug, Clone)]
+pub struct StreamSignal {
+    /// WCS's word for it.
+    pub kind: String,
+    /// What it carries.
+    pub payload: serde_json::Value,
+}
+
 /// A cheap handle on a stream. Holding one does not keep the stream.
 #[derive(Clone)]
 pub struct StreamHandle {
     commands: mpsc::UnboundedSender<Command>,
+    signals: broadcast::Sender<StreamSignal>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
 }
@@ -144,6 +161,7 @@ pub struct Publication {
     session: MediaSessionId,
     commands: mpsc::UnboundedSender<Command>,
     terminated: CancellationToken,
+    view: watch::Receiver<StreamView>,
     fanout: Fanout,
     /// Closes when the name is free again.
     freed: mpsc::Receiver<()>,
@@ -170,6 +188,7 @@ pub enum SubscribeError {
 enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
+    Muted(Kind, bool),
     Subscribe(MediaSessionId, Subscriber, CancellationToken),
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
@@ -202,12 +221,14 @@ pub(super) fn start(
         session: publisher.session.clone(),
         by: publisher.by.clone(),
     });
-    let handle = StreamHandle { commands: commands.clone(), view: snapshot, fanout: fanout.clone() };
+    let signals = broadcast::Sender::new(SIGNALS);
+    let handle = StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone() };
     let publication = Publication {
         name: publisher.name.clone(),
         session: publisher.session.clone(),
         commands,
         terminated: terminated.clone(),
+        view: handle.view.clone(),
         fanout,
         freed,
         info: None,
@@ -247,6 +268,8 @@ fn first_view(publisher: &Publisher) -> StreamView {
         tracks: Arc::from([]),
         record: publisher.record,
         record_name: None,
+        audio_muted: false,
+        video_muted: false,
         sessions: vec![session],
     }
 }
@@ -271,6 +294,10 @@ impl Stream {
             match command {
                 Command::Step(step, tracks, note) => self.step(step, tracks, note),
                 Command::Record(name) => self.view.send_modify(|view| view.record_name = name),
+                Command::Muted(kind, muted) => self.view.send_modify(|view| match kind {
+                    Kind::Audio => view.audio_muted = muted,
+                    Kind::Video => view.video_muted = muted,
+                }),
                 Command::Subscribe(id, subscriber, terminated) => self.enter(id, subscriber, terminated),
                 Command::Status(id, status) => self.set_status(&id, status),
                 Command::Unsubscribe(id) => {
@@ -352,6 +379,27 @@ impl StreamHandle {
         &self.fanout
     }
 
+    /// Tells every subscriber something of the publisher's.
+    pub fn signal(&self, kind: &str, payload: serde_json::Value) {
+        let muted = match kind {
+            "audioMuted" => Some((Kind::Audio, true)),
+            "audioUnmuted" => Some((Kind::Audio, false)),
+            "videoMuted" => Some((Kind::Video, true)),
+            "videoUnmuted" => Some((Kind::Video, false)),
+            _ => None,
+        };
+        if let Some((kind, muted)) = muted {
+            let _ = self.commands.send(Command::Muted(kind, muted));
+        }
+        // Nobody listening is no failure.
+        let _ = self.signals.send(StreamSignal { kind: kind.to_owned(), payload });
+    }
+
+    /// What the publisher tells, from now on.
+    pub fn signals(&self) -> broadcast::Receiver<StreamSignal> {
+        self.signals.subscribe()
+    }
+
     /// Takes a place.
     ///
     /// # Errors
@@ -396,6 +444,11 @@ impl Publication {
     /// The stream's name.
     pub fn name(&self) -> &StreamName {
         &self.name
+    }
+
+    /// The stream as it is.
+    pub fn view(&self) -> StreamView {
+        self.view.borrow().clone()
     }
 
     /// Media flows, with these tracks.

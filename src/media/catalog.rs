@@ -7,9 +7,11 @@ use std::sync::Arc;
 use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
-use super::{recording, source};
+use super::{payloader, recording, source};
 
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 5] = [
+    ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
+    ("record-webm", include_str!("../../pipelines/record-webm.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
     ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
     ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
@@ -134,6 +136,12 @@ fn standing(template: &Template) -> Filling {
     if holes.contains("video_in") {
         filling = recording::inputs(filling);
     }
+    if holes.contains("video_rtp") {
+        filling = payloader::packets(filling);
+    }
+    if holes.contains("audio_caps") {
+        filling = filling.value("audio_caps", "audio/x-raw,rate=44100");
+    }
     if holes.contains("connect_timeout") {
         filling = filling.value("connect_timeout", "10");
     }
@@ -226,6 +234,9 @@ mod tests {
         let missing = catalog.line("pull-rtmp", &[]).unwrap_err().to_string();
         assert!(missing.contains("{uri}"), "{missing}");
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
-        assert!(unknown.contains("there are: pull-rtmp, publish-webrtc, record-mp4"), "{unknown}");
+        assert!(
+            unknown.contains("there are: play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm"),
+            "{unknown}"
+        );
     }
 }

@@ -21,7 +21,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use gstreamer as gst;
+use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
 use super::track::Kind;
@@ -32,6 +34,8 @@ const VIDEO_CACHE: usize = 8 << 20;
 const AUDIO_CACHE: usize = 2 << 20;
 /// How much sound is kept for a stream without video, in nanoseconds.
 const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
+/// Least time between two requests for a keyframe, nanoseconds.
+const KEYFRAME_INTERVAL: u64 = 500_000_000;
 /// No start decided yet, no offset chosen yet.
 const UNSET: u64 = u64::MAX;
 const NO_OFFSET: i64 = i64::MIN;
@@ -80,6 +84,10 @@ struct Shared {
     gop_start: AtomicU64,
     has_video: AtomicBool,
     figures: [Figures; 2],
+    /// The appsink of the source's pictures: a request for a keyframe goes upstream from there.
+    pictures: ArcSwapOption<gst::glib::WeakRef<AppSink>>,
+    /// When a keyframe was last asked for, nanoseconds since `birth`.
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -135,6 +143,8 @@ impl Default for Fanout {
             gop_start: AtomicU64::new(0),
             has_video: AtomicBool::new(false),
             figures: Default::default(),
+            pictures: ArcSwapOption::empty(),
+            asked: AtomicU64::new(0),
         }))
     }
 }
@@ -180,7 +190,30 @@ impl Fanout {
             })
             .build();
         sink.set_callbacks(callbacks);
+        if kind == Kind::Video {
+            self.0.pictures.store(Some(Arc::new(sink.downgrade())));
+        }
         true
+    }
+
+    /// Asks the source for a keyframe, at most once each [`KEYFRAME_INTERVAL`]. Does not wait; a source that cannot be
+    /// asked ignores it.
+    pub fn request_keyframe(&self) {
+        let (now, before) = (self.0.now(), self.0.asked.load(Relaxed));
+        let early = before != 0 && now.saturating_sub(before) < KEYFRAME_INTERVAL;
+        if early || self.0.asked.compare_exchange(before, now, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let sink = self.0.pictures.load().as_ref().and_then(|sink| sink.upgrade());
+        if let Some(sink) = sink {
+            // GStreamer's own pool: on its way the event takes locks of the source's elements.
+            sink.call_async(|sink| {
+                let wish = gst::Structure::builder("GstForceKeyUnit").field("all-headers", true).build();
+                if let Some(pad) = sink.static_pad("sink") {
+                    let _ = pad.push_event(gst::event::CustomUpstream::new(wish));
+                }
+            });
+        }
     }
 
     /// Gives every track to its consumer, starting with the cached GOP. They start at the same stream time.

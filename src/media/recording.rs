@@ -36,13 +36,23 @@ const CUT_TOLERANCE: u64 = 20_000_000;
 
 const VIDEO_IN: &str = "appsrc name=video_in format=time handle-segment-change=true max-bytes=0";
 const AUDIO_IN: &str = "appsrc name=audio_in format=time handle-segment-change=true max-bytes=0";
-const SHELL_VIDEO: &str =
-    "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! openh264enc ! h264parse";
-const SHELL_AUDIO: &str = "audiotestsrc num-buffers=430 ! audio/x-raw,rate=44100 ! voaacenc ! aacparse";
-
-/// The beginnings of a recording template's branches: appsrc in the server, a test source in a shell.
+/// The beginnings of a template's branches that take a stream: appsrc in the server, a test source in a shell.
 pub fn inputs(filling: Filling) -> Filling {
-    filling.fragment("video_in", VIDEO_IN, SHELL_VIDEO).fragment("audio_in", AUDIO_IN, SHELL_AUDIO)
+    filling.input("video_in", VIDEO_IN, test_source).input("audio_in", AUDIO_IN, test_source)
+}
+
+/// Ten seconds of picture or sound in a codec, for a shell. The encoders are those that need no GPL plugin.
+fn test_source(codec: Option<&str>) -> &'static str {
+    match codec {
+        Some("vp8") => {
+            "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! vp8enc deadline=1"
+        }
+        Some("opus") => "audiotestsrc num-buffers=480 ! audio/x-raw,rate=48000 ! opusenc ! opusparse",
+        Some("pcma") => "audiotestsrc num-buffers=80 ! audio/x-raw,rate=8000,channels=1 ! alawenc",
+        Some("pcmu") => "audiotestsrc num-buffers=80 ! audio/x-raw,rate=8000,channels=1 ! mulawenc",
+        Some("aac") => "audiotestsrc num-buffers=430 ! audio/x-raw,rate=44100 ! voaacenc ! aacparse",
+        _ => "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! openh264enc ! h264parse",
+    }
 }
 
 /// When a part ends. It always ends at a keyframe of the leading track.
@@ -83,7 +93,15 @@ pub struct Rest {
 /// hold and end their part.
 pub struct Feed {
     _link: Link,
-    supplies: Vec<(Kind, Sender<AppSrc>)>,
+    supplies: Vec<(Kind, Sender<Input>)>,
+}
+
+/// One track's way into a part.
+#[derive(Clone)]
+struct Input {
+    source: AppSrc,
+    /// The end of the newest frame that went in, of any track, on the stream's time line.
+    end: Arc<AtomicU64>,
 }
 
 impl Feed {
@@ -132,8 +150,8 @@ impl Feed {
     pub fn supply(&self, part: &Part) {
         // The follower first: the leader may cut as soon as it has its part, and the follower must have its own by then.
         for (kind, supply) in self.supplies.iter().rev() {
-            if let Some((_, input)) = part.inputs.iter().find(|(of, _)| of == kind) {
-                let _ = supply.send(input.clone());
+            if let Some((_, source)) = part.inputs.iter().find(|(of, _)| of == kind) {
+                let _ = supply.send(Input { source: source.clone(), end: part.end.clone() });
             }
         }
     }
@@ -157,15 +175,15 @@ impl Consumer for Ignore {
 /// One track's way into the running part.
 struct Half {
     kind: Kind,
-    input: Option<AppSrc>,
-    supplies: Receiver<AppSrc>,
+    input: Option<Input>,
+    supplies: Receiver<Input>,
     waiting: VecDeque<Frame>,
     waiting_bytes: usize,
     events: UnboundedSender<FeedEvent>,
 }
 
 impl Half {
-    fn new(kind: Kind, supplies: Receiver<AppSrc>, events: UnboundedSender<FeedEvent>) -> Self {
+    fn new(kind: Kind, supplies: Receiver<Input>, events: UnboundedSender<FeedEvent>) -> Self {
         Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events }
     }
 
@@ -178,7 +196,7 @@ impl Half {
         self.waiting_bytes += frame.size;
         self.waiting.push_back(frame);
         self.flush();
-        let queued = self.input.as_ref().map_or(0, |input| input.current_level_bytes());
+        let queued = self.input.as_ref().map_or(0, |input| input.source.current_level_bytes());
         if self.waiting_bytes + usize::try_from(queued).unwrap_or(usize::MAX) > QUEUE_LIMIT {
             self.waiting.clear();
             self.waiting_bytes = 0;
@@ -194,7 +212,8 @@ impl Half {
             self.waiting_bytes = 0;
             for frame in self.waiting.drain(..) {
                 // A part that failed has said so on its bus.
-                let _ = input.push_sample(&frame.sample);
+                let _ = input.source.push_sample(&frame.sample);
+                input.end.fetch_max(frame.time + frame.duration(), Relaxed);
             }
         }
     }
@@ -203,7 +222,7 @@ impl Half {
     fn close(&mut self) {
         self.flush();
         if let Some(input) = self.input.take() {
-            let _ = input.end_of_stream();
+            let _ = input.source.end_of_stream();
         }
     }
 }
@@ -330,6 +349,8 @@ impl Drop for Follower {
 pub struct Part {
     pipeline: Pipeline,
     inputs: Vec<(Kind, AppSrc)>,
+    start: Duration,
+    end: Arc<AtomicU64>,
 }
 
 /// How a part ended.
@@ -363,7 +384,12 @@ impl Part {
             inputs.push((kind, input));
         }
         pipeline.play().await?;
-        Ok(Self { pipeline, inputs })
+        Ok(Self { pipeline, inputs, start, end: Arc::default() })
+    }
+
+    /// From its first frame to the end of its newest.
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.end.load(Relaxed)).saturating_sub(self.start)
     }
 
     /// Frames a feed could not hand over itself; the track ends after them.
@@ -371,6 +397,7 @@ impl Part {
         if let Some((_, input)) = self.inputs.iter().find(|(kind, _)| *kind == rest.kind) {
             for frame in rest.frames {
                 let _ = input.push_sample(&frame.sample);
+                self.end.fetch_max(frame.time + frame.duration(), Relaxed);
             }
             let _ = input.end_of_stream();
         }

@@ -95,6 +95,7 @@ enum Used {
 enum Content {
     Value { server: String, shell: Option<String> },
     Fragment { server: &'static str, shell: String },
+    Input { server: &'static str, shell: fn(Option<&str>) -> &'static str },
 }
 
 impl Filling {
@@ -122,6 +123,12 @@ impl Filling {
     pub fn fragment(mut self, hole: &str, server: &'static str, shell: impl Into<String>) -> Self {
         let content = Content::Fragment { server, shell: shell.into() };
         self.holes.insert(hole.to_owned(), content);
+        self
+    }
+
+    /// A fragment whose place a test source takes in a shell: `shell` gives the one for a branch's codec.
+    pub fn input(mut self, hole: &str, server: &'static str, shell: fn(Option<&str>) -> &'static str) -> Self {
+        self.holes.insert(hole.to_owned(), Content::Input { server, shell });
         self
     }
 
@@ -191,12 +198,9 @@ struct Parts {
 
 impl Parts {
     fn joined(&self, used: impl Fn(usize) -> bool) -> String {
-        let mut line = self.head.clone();
-        for (_, branch) in self.branches.iter().enumerate().filter(|(index, _)| used(*index)) {
-            line.push(' ');
-            line.push_str(&branch.text);
-        }
-        line
+        let branches = self.branches.iter().enumerate().filter(|(index, _)| used(*index));
+        let texts = std::iter::once(self.head.as_str()).chain(branches.map(|(_, branch)| branch.text.as_str()));
+        texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -271,12 +275,9 @@ impl Template {
                 _ => lines.push(Line { track, pieces }),
             }
         }
-        if lines.first().is_none_or(|line| line.track.is_some()) {
-            return Err(TemplateError::Syntax {
-                template: name.to_owned(),
-                line: 1,
-                reason: "there is no head: the first line must be launch syntax".into(),
-            });
+        if lines.is_empty() {
+            let reason = "there is no launch line in it".into();
+            return Err(TemplateError::Syntax { template: name.to_owned(), line: 1, reason });
         }
         Ok(Self { name: name.to_owned(), lines })
     }
@@ -346,7 +347,8 @@ impl Template {
                         .holes
                         .get(hole)
                         .ok_or_else(|| TemplateError::Unfilled { template: self.name.clone(), hole: hole.clone() })?;
-                    text.push_str(&content.for_reader(reader));
+                    let codec = line.track.as_ref().and_then(|label| label.codec.as_deref());
+                    text.push_str(&content.for_reader(reader, codec));
                 }
             }
         }
@@ -355,13 +357,15 @@ impl Template {
 }
 
 impl Content {
-    fn for_reader(&self, reader: Reader) -> String {
+    fn for_reader(&self, reader: Reader, codec: Option<&str>) -> String {
         match (self, reader) {
             (Content::Value { server, .. }, Reader::Parser) => quoted(server),
             (Content::Value { server, .. }, Reader::Person) => quoted(&mask(server)),
             (Content::Value { server, shell }, Reader::Shell) => quoted(&mask(shell.as_ref().unwrap_or(server))),
             (Content::Fragment { server, .. }, Reader::Parser | Reader::Person) => (*server).to_owned(),
             (Content::Fragment { shell, .. }, Reader::Shell) => shell.clone(),
+            (Content::Input { server, .. }, Reader::Parser | Reader::Person) => (*server).to_owned(),
+            (Content::Input { shell, .. }, Reader::Shell) => shell(codec).to_owned(),
         }
     }
 }
@@ -511,7 +515,7 @@ mod tests {
     #[test]
     fn bad_templates_name_their_line() {
         for (text, line) in
-            [("a ! {", 1), ("a\n[subtitle] b", 2), ("a\n[video] b\nc", 3), ("[video] b", 1), ("a {B}", 1)]
+            [("a ! {", 1), ("a\n[subtitle] b", 2), ("a\n[video] b\nc", 3), ("# nothing", 1), ("a {B}", 1)]
         {
             match Template::parse("t", text) {
                 Err(TemplateError::Syntax { line: at, .. }) => assert_eq!(at, line, "{text:?}"),

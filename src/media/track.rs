@@ -26,7 +26,7 @@ impl Kind {
 }
 
 /// A codec a track is in.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Codec {
     /// H.264, ITU-T H.264.
     H264,
@@ -93,6 +93,8 @@ pub struct Track {
     pub rate: u32,
     /// Audio channels; 0 for video.
     pub channels: u32,
+    /// H.264's profile, constraint flags and level, as in `profile-level-id` (RFC 6184).
+    pub profile_level_id: Option<u32>,
     /// The caps in GStreamer's notation.
     pub caps: String,
 }
@@ -110,6 +112,7 @@ impl Track {
             height: number("height"),
             rate: number("rate"),
             channels: number("channels"),
+            profile_level_id: profile_level_id(structure),
             caps: caps.to_string(),
         })
     }
@@ -146,4 +149,14 @@ fn kind_and_codec(structure: &gst::StructureRef) -> Option<(Kind, Codec)> {
         other => Codec::Other(other.to_owned()),
     };
     Some((kind, codec))
+}
+
+/// From the configuration record in the caps: ISO/IEC 14496-15, 5.3.3.
+fn profile_level_id(structure: &gst::StructureRef) -> Option<u32> {
+    let record = structure.get::<gst::Buffer>("codec_data").ok()?;
+    let bytes = record.map_readable().ok()?;
+    match (structure.name().as_str(), bytes.get(..4)?) {
+        ("video/x-h264", [1, profile, flags, level]) => Some(u32::from_be_bytes([0, *profile, *flags, *level])),
+        _ => None,
+    }
 }

@@ -126,7 +126,8 @@ impl Job {
             biased;
             () = stop.cancelled() => true,
             () = self.publication.terminated() => true,
-            () = self.tries() => false,
+            () = self.unwanted() => true,
+            () = self.tries() => self.request.on_demand,
         };
         if ended {
             self.publication.leave(STOPPED_BY_REST).await;
@@ -145,8 +146,25 @@ impl Job {
         self.view
     }
 
+    /// Resolves when a source that players asked for has had none for the operator's time.
+    async fn unwanted(&self) {
+        let limit = self.tools.idle_timeout.filter(|_| self.request.on_demand);
+        let Some(limit) = limit else { return std::future::pending().await };
+        let mut since = Instant::now();
+        loop {
+            sleep(WATCH.min(limit)).await;
+            if self.publication.view().sessions.len() > 1 {
+                since = Instant::now();
+            } else if since.elapsed() >= limit {
+                return;
+            }
+        }
+    }
+
+    /// Dials until the back-off gives up. What players asked for gets one try: they are told at once.
     async fn tries(&self) {
         let mut failed = 0;
+        let mut flowed = false;
         loop {
             self.set(AgentStatus::New);
             let outcome = self.one_try().await;
@@ -159,7 +177,8 @@ impl Job {
                 view.attempts = failed;
                 view.last_error = Some(outcome.reason.clone());
             });
-            let Some(wait) = wait else { return };
+            flowed |= !outcome.flowed.is_zero();
+            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return };
             self.publication_events(|stream, session| Event::PullRetry {
                 stream,
                 session,

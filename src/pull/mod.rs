@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 pub use agent::{AgentStatus, AgentView};
 
-use crate::hub::{Hub, PublishError, Publisher, Recorded};
+use crate::hub::{Hub, PublishError, Publisher, Recorded, StreamHandle};
 use crate::media::{Catalog, Pipelines};
 use crate::name::{MediaSessionId, NameError, StreamName, mask};
 use crate::retry::Backoff;
@@ -48,6 +48,8 @@ pub struct PullRequest {
     pub has_audio: bool,
     /// Bring its pictures.
     pub has_video: bool,
+    /// A player asked for it by its address: it goes some time after the last player, and at the first failure.
+    pub on_demand: bool,
 }
 
 /// An address weir can pull.
@@ -158,11 +160,14 @@ pub struct Tools {
     pub backoff: Backoff,
     /// Record every pulled RTMP stream, asked for or not.
     pub record_all: bool,
+    /// How long a source that players asked for stays without them; `None` for ever.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// A cheap handle on the supervisor.
 #[derive(Clone)]
 pub struct Pulls {
+    hub: Hub,
     commands: mpsc::Sender<Command>,
     agents: watch::Receiver<Arc<Vec<Agent>>>,
 }
@@ -186,9 +191,10 @@ impl Pulls {
     pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (list, agents) = watch::channel(Arc::new(Vec::new()));
+        let hub = tools.hub.clone();
         let supervisor = Supervisor { tools, list, tasks: tasks.clone(), commands: commands.downgrade() };
         tasks.spawn(supervisor.run(inbox));
-        Self { commands, agents }
+        Self { hub, commands, agents }
     }
 
     /// Starts an agent. It publishes its name at once and then dials.
@@ -200,6 +206,40 @@ impl Pulls {
         let asked = self.commands.send(Command::Pull(request, reply)).await;
         asked.map_err(|_| PublishError::Closing)?;
         answer.await.map_err(|_| PublishError::Closing)?
+    }
+
+    /// The stream a player asks for: one that exists, or one that is pulled because its name is an address.
+    ///
+    /// # Errors
+    /// WCS's `info`: "Stream not found", "Bad URI", "Requested stream shutdown".
+    pub async fn stream_for(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
+        let find = || self.hub.streams().get(name).cloned();
+        if let Some(stream) = find() {
+            return Ok(stream);
+        }
+        let Some((scheme, _)) = name.as_str().split_once("://") else { return Err("Stream not found") };
+        if !matches!(scheme, "rtmp" | "rtmps") {
+            return Err("Failed to get agent storage");
+        }
+        let uri = SourceUri::parse(name.as_str()).map_err(|_| "Bad URI")?;
+        let request = PullRequest {
+            family: Family::Rtmp,
+            uri,
+            local_name: None,
+            record: false,
+            has_audio: true,
+            has_video: true,
+            on_demand: true,
+        };
+        match self.pull(request).await {
+            // Another player was faster, or a pull has it under another name.
+            Ok(()) | Err(PullError::Publish(PublishError::NameTaken(_))) => find().ok_or("Stream not found"),
+            Err(PullError::AlreadyPulled { uri: _, stream }) => {
+                self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
+            }
+            Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
+            Err(PullError::Name(_) | PullError::NoTracks) => Err("Bad URI"),
+        }
     }
 
     /// The agents a family sees.

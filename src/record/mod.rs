@@ -4,6 +4,7 @@
 //! ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]). [`name`] gives files their names, [`files`] puts
 //! them in place, [`repair`] and [`recover`] finish what a killed process left.
 
+mod container;
 mod files;
 mod mp4;
 pub mod name;

@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::container::{Container, choose};
 use super::files;
 use super::name::{NameEnd, NameFacts};
-use super::repair::{Repaired, repair_mp4};
+use super::repair::{RepairError, Repaired};
 use super::{Rules, Tools, flows};
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
@@ -105,9 +106,9 @@ impl Recorder {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         let mut written = 0;
-        while let Some(tracks) = self.tracks().await {
+        while let Some((container, tracks)) = self.tracks().await {
             let parts_before = written;
-            match self.record(&tracks, &mut written).await {
+            match self.record(container, &tracks, &mut written).await {
                 End::Over => break,
                 End::Changed => {}
                 End::Failed => {
@@ -134,17 +135,17 @@ impl Recorder {
     }
 
     /// Waits for a stream that flows; `None` when none will come.
-    async fn tracks(&mut self) -> Option<Vec<Track>> {
+    async fn tracks(&mut self) -> Option<(Container, Vec<Track>)> {
         let (stop, recorded) = (self.stop.clone(), self.recorded);
         tokio::select! {
             () = stop.cancelled() => None,
-            view = self.view.wait_for(|view| flows(view.phase)) => Some(recordable(&view.ok()?.tracks, recorded)),
+            view = self.view.wait_for(|view| flows(view.phase)) => Some(choose(&view.ok()?.tracks, recorded)),
         }
     }
 
-    async fn record(&mut self, tracks: &[Track], written: &mut u32) -> End {
+    async fn record(&mut self, container: Container, tracks: &[Track], written: &mut u32) -> End {
         if tracks.is_empty() {
-            self.failed("the stream has neither H.264 nor AAC: there is nothing an MP4 could hold".into());
+            self.failed("the stream has no track in a codec that weir records".into());
             return match changed(self.view.clone(), tracks, self.recorded, &self.stop).await {
                 true => End::Changed,
                 false => End::Over,
@@ -156,6 +157,7 @@ impl Recorder {
         drop(sender);
         let mut session = Session {
             recorder: self,
+            container,
             tracks,
             writing: None,
             finishing: JoinSet::new(),
@@ -179,16 +181,6 @@ impl Recorder {
     }
 }
 
-/// The tracks a recording takes.
-fn recordable(tracks: &[Track], recorded: Recorded) -> Vec<Track> {
-    let fits = |track: &&Track| match track.codec {
-        Codec::H264 => recorded == Recorded::Everything,
-        Codec::Aac => true,
-        _ => false,
-    };
-    tracks.iter().filter(fits).cloned().collect()
-}
-
 /// Resolves with true when the stream's tracks are of other kinds or codecs, with false when the recording is over.
 async fn changed(
     mut view: watch::Receiver<StreamView>,
@@ -198,7 +190,7 @@ async fn changed(
 ) -> bool {
     let codecs = |tracks: &[Track]| tracks.iter().map(|t| (t.kind, t.codec.clone())).collect::<Vec<_>>();
     let before = codecs(tracks);
-    let other = |view: &StreamView| flows(view.phase) && codecs(&recordable(&view.tracks, recorded)) != before;
+    let other = |view: &StreamView| flows(view.phase) && codecs(&choose(&view.tracks, recorded).1) != before;
     tokio::select! {
         () = stop.cancelled() => false,
         found = view.wait_for(other) => found.is_ok(),
@@ -224,6 +216,7 @@ impl StreamClock {
 /// One feed and the files that come out of it.
 struct Session<'a> {
     recorder: &'a Recorder,
+    container: Container,
     tracks: &'a [Track],
     writing: Option<Writing>,
     finishing: JoinSet<()>,
@@ -281,20 +274,26 @@ impl Session<'_> {
 
     fn facts(&mut self, number: u32, start: Duration) -> NameFacts {
         let recorder = self.recorder;
-        let has = |kind| self.tracks.iter().any(|track| track.kind == kind);
+        let codec = |kind| {
+            let track = self.tracks.iter().find(|track| track.kind == kind)?;
+            Some(match &track.codec {
+                Codec::Aac => "AAC".to_owned(),
+                other => other.encoding_name().to_owned(),
+            })
+        };
         NameFacts {
             stream_name: recorder.stream.as_str().to_owned(),
             session_id: Some(recorder.connection.clone()),
             media_session_id: recorder.session.to_string(),
             login: None,
-            audio_codec: has(Kind::Audio).then(|| "AAC".to_owned()),
-            video_codec: has(Kind::Video).then(|| "H264".to_owned()),
+            audio_codec: codec(Kind::Audio),
+            video_codec: codec(Kind::Video),
             start_stream_ms: millis(start),
             start_wall_ms: epoch_ms(self.clock.wall(start)),
             end: None,
             part: (recorder.tools.rules.cut != CutRule::Never).then_some(number),
             last: false,
-            extension: "mp4",
+            extension: self.container.extension(),
         }
     }
 
@@ -311,8 +310,14 @@ impl Session<'_> {
             .tracks
             .iter()
             .fold(inputs(Filling::new()), |filling, track| filling.track_in(track.kind, &track.codec));
-        let filling = filling.value_for_shell("location", &location, "weir-part.mp4");
-        let template = recorder.tools.catalog.get("record-mp4").map_err(|error| error.to_string())?;
+        let elsewhere = format!("weir-part.{}", self.container.extension());
+        let filling = filling.value_for_shell("location", &location, &elsewhere);
+        let template = recorder.tools.catalog.get(self.container.template()).map_err(|error| error.to_string())?;
+        // A template that turns sound into AAC asks for its rate.
+        let filling = match template.holes().contains("audio_caps") {
+            true => filling.value("audio_caps", "audio/x-raw,rate=44100"),
+            false => filling,
+        };
         let launch = template.fill(&filling).map_err(|error| error.to_string())?;
         let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, start).await;
         let part = part.map_err(|error| {
@@ -357,6 +362,7 @@ impl Session<'_> {
     fn finish_beside(&mut self, writing: Writing, end: SystemTime, closing: Closing) {
         let recorder = self.recorder;
         let finisher = Finisher {
+            container: self.container,
             tools: recorder.tools.clone(),
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
@@ -407,6 +413,7 @@ async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Sen
 
 /// Turns a written part into a file in place.
 struct Finisher {
+    container: Container,
     tools: Tools,
     stream: StreamName,
     session: MediaSessionId,
@@ -420,10 +427,12 @@ impl Finisher {
             part.finish();
         }
         let complete = whole && wait_for_end(&mut part).await;
+        let written = part.duration();
         part.stop().await;
-        let rules = self.tools.rules.clone();
+        let (rules, container) = (self.tools.rules.clone(), self.container);
         let path = file.clone();
-        let placed = off_thread(move || place(&rules, &path, facts, end, last)).await;
+        let mend = move |path: &Path| container.mend(path, written);
+        let placed = off_thread(move || place(&rules, &path, mend, facts, end, last)).await;
         let event = match placed {
             Ok(Some((file, facts))) => Event::RecordingFinished {
                 stream: Some(self.stream),
@@ -459,6 +468,7 @@ async fn wait_for_end(part: &mut Part) -> bool {
 fn place(
     rules: &Rules,
     file: &Path,
+    mend: impl Fn(&Path) -> Result<Repaired, RepairError>,
     mut facts: NameFacts,
     end: SystemTime,
     last: bool,
@@ -467,7 +477,7 @@ fn place(
         std::fs::remove_file(file)?;
         return Ok(None);
     }
-    let found = repair_mp4(file).map_err(io::Error::other)?;
+    let found = mend(file).map_err(io::Error::other)?;
     facts.end = Some(NameEnd {
         stream_ms: facts.start_stream_ms + millis(found.duration),
         wall_ms: epoch_ms(end),

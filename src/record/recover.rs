@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::container::Container;
 use super::files;
 use super::name::finished;
-use super::repair::{RepairError, repair_mp4};
+use super::repair::RepairError;
 use crate::event::{Event, Events};
 
 /// What hides a file that cannot be finished from the next start, and keeps it for a person.
@@ -36,7 +38,7 @@ fn unfinished(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         if let Some(name) = entry.file_name().to_str().and_then(finished)
-            && name.ends_with(".mp4")
+            && container_of(name).is_some()
             && entry.file_type()?.is_file()
         {
             files.push((entry.path(), name.to_owned()));
@@ -46,12 +48,18 @@ fn unfinished(dir: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     Ok(files)
 }
 
+fn container_of(name: &str) -> Option<Container> {
+    let extension = Path::new(name).extension()?;
+    Container::ALL.into_iter().find(|container| extension == container.extension())
+}
+
 fn recover_one(file: &Path, name: &str) -> io::Result<Option<Event>> {
     if std::fs::metadata(file)?.len() == 0 {
         std::fs::remove_file(file)?;
         return Ok(None);
     }
-    match repair_mp4(file) {
+    let Some(container) = container_of(name) else { return Ok(None) };
+    match container.mend(file, Duration::ZERO) {
         Ok(found) => Ok(Some(Event::RecordingFinished {
             stream: None,
             session: None,

@@ -1,0 +1,140 @@
+//! A stream's tracks as RTP packets: one pipeline a stream, fed by its fan-out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer_app::{AppSink, AppSrc};
+
+use super::bus::{BusEvent, Failure};
+use super::fanout::{Consumer, Fanout, Frame, Link};
+use super::pipeline::{MediaError, Parse, Pipeline};
+use super::pipelines::Pipelines;
+use super::template::{Filling, Launch};
+use super::track::Kind;
+use crate::name::StreamName;
+
+/// Bytes that may wait in front of an encoder or payloader, a track. What comes beyond is dropped and counted: viewers
+/// want the newest.
+const QUEUE_LIMIT: u64 = 4 << 20;
+
+const VIDEO_RTP: &str =
+    "appsink name=video_rtp sync=false async=false wait-on-eos=false enable-last-sample=false buffer-list=true";
+const AUDIO_RTP: &str =
+    "appsink name=audio_rtp sync=false async=false wait-on-eos=false enable-last-sample=false buffer-list=true";
+
+/// The ends of a payloading template's branches.
+pub fn packets(filling: Filling) -> Filling {
+    filling.fragment("video_rtp", VIDEO_RTP, super::source::SHELL_OUT).fragment(
+        "audio_rtp",
+        AUDIO_RTP,
+        super::source::SHELL_OUT,
+    )
+}
+
+/// A running payloader. Dropping it ends it without waiting.
+pub struct Payloader {
+    pipeline: Pipeline,
+    _link: Link,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Payloader {
+    /// Starts one. `parse` makes a packet of an RTP packet's bytes and its frame's time on the stream's time line, and
+    /// `deliver` gets all packets of a frame together; both run in a streaming thread and must not wait.
+    ///
+    /// # Errors
+    /// See [`MediaError`].
+    pub async fn start<P: Send + 'static>(
+        pipelines: &Pipelines,
+        launch: Launch,
+        stream: &StreamName,
+        fanout: &Fanout,
+        parse: fn(&[u8], Duration) -> Option<P>,
+        deliver: impl Fn(Kind, Vec<P>) + Send + Sync + 'static,
+    ) -> Result<Self, MediaError> {
+        let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
+        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
+        let deliver = Arc::new(deliver);
+        let dropped = Arc::new(AtomicU64::new(0));
+        for kind in &kinds {
+            let sink: AppSink = pipeline.element(&format!("{}_rtp", kind.label()))?;
+            receive(&sink, *kind, parse, deliver.clone());
+        }
+        pipeline.play().await?;
+        let consumer = |kind: Kind| -> Result<Box<dyn Consumer>, MediaError> {
+            if !kinds.contains(&kind) {
+                return Ok(Box::new(Nothing));
+            }
+            let input: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
+            Ok(Box::new(Into { input, dropped: dropped.clone() }))
+        };
+        let link = fanout.join(consumer(Kind::Video)?, consumer(Kind::Audio)?);
+        Ok(Self { pipeline, _link: link, dropped })
+    }
+
+    /// Resolves when it can no longer work.
+    pub async fn failed(&mut self) -> Option<Failure> {
+        loop {
+            match self.pipeline.events.recv().await? {
+                BusEvent::Error(failure) => return Some(failure),
+                BusEvent::Eos => {}
+            }
+        }
+    }
+
+    /// Frames that came faster than they could be worked on.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+}
+
+struct Nothing;
+
+impl Consumer for Nothing {
+    fn take(&mut self, _: &Frame) {}
+}
+
+struct Into {
+    input: AppSrc,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Consumer for Into {
+    fn take(&mut self, frame: &Frame) {
+        if self.input.current_level_bytes() > QUEUE_LIMIT {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        // A pipeline that failed has said so on its bus.
+        let _ = self.input.push_sample(&frame.sample);
+    }
+}
+
+fn receive<P: Send + 'static>(
+    sink: &AppSink,
+    kind: Kind,
+    parse: fn(&[u8], Duration) -> Option<P>,
+    deliver: Arc<impl Fn(Kind, Vec<P>) + Send + Sync + 'static>,
+) {
+    let callbacks = gstreamer_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>());
+            let packet = |buffer: &gst::BufferRef| {
+                let time = segment?.to_running_time(buffer.pts()?)?;
+                let bytes = buffer.map_readable().ok()?;
+                parse(&bytes, time.into())
+            };
+            let packets: Vec<P> = match (sample.buffer_list(), sample.buffer()) {
+                (Some(list), _) => list.iter().filter_map(packet).collect(),
+                (None, Some(buffer)) => packet(buffer).into_iter().collect(),
+                (None, None) => Vec::new(),
+            };
+            deliver(kind, packets);
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    sink.set_callbacks(callbacks);
+}

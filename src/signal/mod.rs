@@ -1,0 +1,36 @@
+//! The browsers' WebSocket: [`message`] has the wire types, [`connection`] is one task a socket, [`socket`] the upgrade.
+
+mod connection;
+mod message;
+mod socket;
+
+use tokio_util::task::TaskTracker;
+
+pub use socket::serve;
+
+use crate::config::KeepAlive;
+use crate::hub::{Connections, Hub};
+use crate::pull::Pulls;
+use crate::webrtc::play::Plays;
+use crate::webrtc::publish;
+
+/// What every connection works with. A cheap handle.
+#[derive(Clone)]
+pub struct Signal {
+    /// Streams.
+    pub hub: Hub,
+    /// Sources that players ask for by their address.
+    pub pulls: Pulls,
+    /// Publishers.
+    pub publish: publish::Tools,
+    /// Viewers.
+    pub plays: Plays,
+    /// Browsers may have their streams recorded.
+    pub record: bool,
+    /// How a dead connection is noticed.
+    pub keep_alive: KeepAlive,
+    /// The sockets that are open.
+    pub connections: Connections,
+    /// Where media sessions run.
+    pub tasks: TaskTracker,
+}

@@ -1,0 +1,11 @@
+//! Browsers' media: [`publish`] takes what they send through webrtcbin, [`play`] gives them streams through the packet
+//! [`relay`]. [`sdp`] reads offers and is pure.
+
+mod answer;
+mod intake;
+pub mod play;
+pub mod publish;
+pub mod relay;
+mod sdp;
+
+pub use sdp::SdpError;

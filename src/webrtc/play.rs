@@ -1,0 +1,345 @@
+//! A browser that plays: one task a viewer, one payloader and one relay stream for all viewers of a stream.
+//!
+//! The feeds' task owns which stream has a feed; a feed lives as long as its viewers hold it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::relay::{
+    AudioCodec, EndReason, JoinError, JoinOptions, Relay, RelayStream, RtpPacket, StreamConfig, Tracks, VideoCodec,
+    Viewer, ViewerEvent,
+};
+use crate::hub::{Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
+use crate::media::{Catalog, Codec, Fanout, Filling, Kind, Payloader, Pipelines, Track, inputs, packets};
+use crate::name::{MediaSessionId, StreamName};
+
+/// How many viewers may wait for a feed.
+const QUEUE: usize = 256;
+/// Longest time a source that players asked for may take until media flows.
+const SOURCE: Duration = Duration::from_secs(30);
+
+/// What viewers work with.
+#[derive(Clone)]
+pub struct Tools {
+    /// The launch templates.
+    pub catalog: Catalog,
+    /// The list of running pipelines.
+    pub pipelines: Pipelines,
+    /// The packet relay.
+    pub relay: Arc<Relay>,
+}
+
+/// A cheap handle on the feeds.
+#[derive(Clone)]
+pub struct Plays {
+    feeds: mpsc::Sender<Wanted>,
+    relay: Arc<Relay>,
+}
+
+/// Why a stream cannot be given to viewers. The text is WCS's `info` where it has one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PlayError {
+    /// The offer and the stream have no codec in common, or the offer is none.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The payloader does not run.
+    #[error("Failed by error")]
+    Feed,
+}
+
+struct Wanted {
+    stream: StreamHandle,
+    view: StreamView,
+    reply: oneshot::Sender<Result<Arc<Feed>, PlayError>>,
+}
+
+/// One stream's packets on their way into the relay.
+struct Feed {
+    stream: Arc<RelayStream>,
+    /// Ends the task that owns the payloader.
+    _alive: CancellationDrop,
+}
+
+struct CancellationDrop(CancellationToken);
+
+impl Drop for CancellationDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// A stream is another one when its publisher is, or when its tracks are in other codecs.
+type Key = (StreamName, MediaSessionId, SystemTime, Vec<Codec>);
+
+impl Plays {
+    /// Starts the feeds' task in `tasks`. It ends with the last handle.
+    pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
+        let (feeds, inbox) = mpsc::channel(QUEUE);
+        let relay = tools.relay.clone();
+        tasks.spawn(Feeds { tools, feeds: HashMap::new(), tasks: tasks.clone() }.run(inbox));
+        Self { feeds, relay }
+    }
+
+    async fn feed(&self, stream: &StreamHandle, view: StreamView) -> Result<Arc<Feed>, PlayError> {
+        let (reply, answer) = oneshot::channel();
+        let wanted = Wanted { stream: stream.clone(), view, reply };
+        self.feeds.send(wanted).await.map_err(|_| PlayError::Feed)?;
+        answer.await.map_err(|_| PlayError::Feed)?
+    }
+}
+
+struct Feeds {
+    tools: Tools,
+    feeds: HashMap<Key, Weak<Feed>>,
+    tasks: TaskTracker,
+}
+
+impl Feeds {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Wanted>) {
+        while let Some(Wanted { stream, view, reply }) = inbox.recv().await {
+            self.feeds.retain(|_, feed| feed.strong_count() > 0);
+            let feed = self.get(&stream, &view).await;
+            // A viewer that has left drops the feed.
+            let _ = reply.send(feed);
+        }
+    }
+
+    async fn get(&mut self, stream: &StreamHandle, view: &StreamView) -> Result<Arc<Feed>, PlayError> {
+        let publisher = view.publisher().ok_or(PlayError::Feed)?;
+        let codecs = view.tracks.iter().map(|track| track.codec.clone()).collect();
+        let key = (view.name.clone(), publisher.id.clone(), publisher.since, codecs);
+        if let Some(feed) = self.feeds.get(&key).and_then(Weak::upgrade) {
+            return Ok(feed);
+        }
+        let feed = Arc::new(self.start(stream, view).await?);
+        self.feeds.insert(key, Arc::downgrade(&feed));
+        Ok(feed)
+    }
+
+    async fn start(&self, handle: &StreamHandle, view: &StreamView) -> Result<Feed, PlayError> {
+        let playable: Vec<&Track> = view.tracks.iter().filter(|track| playable(&track.codec)).collect();
+        let fanout = handle.fanout().clone();
+        let wishes = fanout.clone();
+        let stream = self.tools.relay.stream(StreamConfig {
+            name: view.name.to_string(),
+            tracks: tracks(&playable),
+            on_keyframe_request: Some(Box::new(move || wishes.request_keyframe())),
+        });
+        let stream = Arc::new(stream);
+        let payloader = self.payloader(&playable, view, &fanout, &stream).await.map_err(|error| {
+            tracing::warn!(stream = %view.name, "viewers cannot be served: {error}");
+            PlayError::Feed
+        })?;
+        let alive = CancellationToken::new();
+        self.tasks.spawn(keep(payloader, view.name.clone(), alive.clone()));
+        Ok(Feed { stream, _alive: CancellationDrop(alive) })
+    }
+
+    async fn payloader(
+        &self,
+        playable: &[&Track],
+        view: &StreamView,
+        fanout: &Fanout,
+        stream: &Arc<RelayStream>,
+    ) -> Result<Payloader, String> {
+        let filling = packets(inputs(Filling::new()));
+        let filling = playable.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec));
+        let template = self.tools.catalog.get("play-webrtc").map_err(|error| error.to_string())?;
+        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let relay = Arc::downgrade(stream);
+        let deliver = move |kind, packets: Vec<RtpPacket>| {
+            if let Some(relay) = relay.upgrade() {
+                relay.push_list(kind, packets);
+            }
+        };
+        let started = Payloader::start(&self.tools.pipelines, launch, &view.name, fanout, RtpPacket::parse, deliver);
+        started.await.map_err(|error| error.to_string())
+    }
+}
+
+/// Owns a payloader until its feed is dropped.
+async fn keep(mut payloader: Payloader, stream: StreamName, alive: CancellationToken) {
+    tokio::select! {
+        () = alive.cancelled() => {}
+        failure = payloader.failed() => {
+            if let Some(failure) = failure {
+                tracing::warn!(%stream, "the viewers' payloader failed: {failure}");
+            }
+            alive.cancelled().await;
+        }
+    }
+    if payloader.dropped() > 0 {
+        tracing::info!(%stream, dropped = payloader.dropped(), "frames came faster than viewers' packets could be made");
+    }
+}
+
+fn playable(codec: &Codec) -> bool {
+    !matches!(codec, Codec::Other(_))
+}
+
+fn tracks(playable: &[&Track]) -> Tracks {
+    let mut tracks = Tracks::default();
+    for track in playable {
+        match track.codec {
+            Codec::H264 => tracks.video = Some(VideoCodec::H264 { profile_level_id: track.profile_level_id }),
+            Codec::Vp8 => tracks.video = Some(VideoCodec::Vp8),
+            // AAC is turned into Opus on the way.
+            Codec::Opus | Codec::Aac => tracks.audio = Some(AudioCodec::Opus),
+            Codec::Pcma => tracks.audio = Some(AudioCodec::Pcma),
+            Codec::Pcmu => tracks.audio = Some(AudioCodec::Pcmu),
+            Codec::Other(_) => {}
+        }
+    }
+    tracks
+}
+
+/// What the browser is to be told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PlayNews {
+    /// The source is being fetched.
+    Pending,
+    /// The answer.
+    Answer(String),
+    /// Media flows; the picture's size where known.
+    Playing {
+        /// Width and height in pixels.
+        size: Option<(u32, u32)>,
+    },
+    /// Its line is too thin for the stream.
+    NotEnoughBandwidth {
+        /// The stream's bits per second.
+        stream_bps: u64,
+        /// What its line is estimated to carry.
+        estimate_bps: u64,
+    },
+    /// It is over.
+    Ended {
+        /// The browser did not ask for it: FAILED instead of STOPPED.
+        failed: bool,
+        /// WCS's text.
+        info: String,
+    },
+}
+
+/// A viewer before it runs.
+pub struct Viewing {
+    /// The feeds.
+    pub plays: Plays,
+    /// The stream.
+    pub stream: StreamHandle,
+    /// The place in it.
+    pub subscription: Subscription,
+    /// The browser's offer.
+    pub offer: String,
+    /// Ends it on the browser's side.
+    pub stop: CancellationToken,
+}
+
+/// How a viewer ended.
+enum End {
+    Failed(String),
+    Stopped(String),
+}
+
+impl Viewing {
+    /// Plays until the browser stops, the stream ends, or somebody outside ends it. `stopped_by` is the text for the
+    /// browser's own stop.
+    pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
+        let view = self.subscription.view();
+        let end = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.subscription.terminated() => Some(End::Failed(STOPPED_BY_REST.into())),
+            info = ended(view) => Some(End::Failed(info.into())),
+            end = self.play(&news) => Some(end),
+        };
+        let (failed, info) = match end {
+            None => (false, stopped_by().to_owned()),
+            Some(End::Stopped(info)) => (false, info),
+            Some(End::Failed(info)) => (true, info),
+        };
+        drop(self.subscription);
+        news(PlayNews::Ended { failed, info });
+    }
+
+    async fn play(&self, news: &impl Fn(PlayNews)) -> End {
+        let Some(view) = self.live(news).await else {
+            return End::Failed("Failed to connect to origin stream".into());
+        };
+        let feed = match self.plays.feed(&self.stream, view.clone()).await {
+            Ok(feed) => feed,
+            Err(error) => return End::Failed(error.to_string()),
+        };
+        let joined = self.plays.relay.join(&feed.stream, &self.offer, &JoinOptions::default());
+        let mut viewer = match joined {
+            Ok(joined) => {
+                news(PlayNews::Answer(joined.answer));
+                joined.viewer
+            }
+            Err(error) => return End::Failed(info_of(&error)),
+        };
+        self.watch(&mut viewer, &view, news).await
+    }
+
+    /// Waits for a stream that has media.
+    async fn live(&self, news: &impl Fn(PlayNews)) -> Option<StreamView> {
+        let mut view = self.subscription.view();
+        if view.borrow().phase == Phase::Waiting {
+            news(PlayNews::Pending);
+        }
+        let flowing = view.wait_for(|view| view.phase != Phase::Waiting);
+        Some(timeout(SOURCE, flowing).await.ok()?.ok()?.clone())
+    }
+
+    async fn watch(&self, viewer: &mut Viewer, view: &StreamView, news: &impl Fn(PlayNews)) -> End {
+        while let Some(event) = viewer.event().await {
+            match event {
+                ViewerEvent::Connected => {
+                    self.subscription.set_status("PLAYING");
+                    let video = view.tracks.iter().find(|track| track.kind == Kind::Video);
+                    news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)) });
+                }
+                ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps } => {
+                    news(PlayNews::NotEnoughBandwidth { stream_bps, estimate_bps });
+                }
+                ViewerEvent::Ended(reason) => return end_of(reason),
+            }
+        }
+        End::Failed("Failed by error".into())
+    }
+}
+
+/// WCS's text for an offer that cannot be answered.
+fn info_of(error: &JoinError) -> String {
+    match error {
+        JoinError::Sdp(super::SdpError::NoCommonCodecs) => "No common codecs".into(),
+        _ => "Failed to add stream to proxy".into(),
+    }
+}
+
+fn end_of(reason: EndReason) -> End {
+    let failed = |info: &str| End::Failed(info.to_owned());
+    match reason {
+        EndReason::IceTimeout => failed("Failed by ICE timeout"),
+        EndReason::DtlsTimeout | EndReason::DtlsFailed => failed("Failed by DTLS error"),
+        EndReason::Vanished => failed("Failed by ICE keep alive"),
+        // The SDK closes its connection before its stop message is read.
+        EndReason::ClosedByPeer | EndReason::Left => End::Stopped("Stopped by user".into()),
+        EndReason::StreamEnded => failed(STOPPED_BY_PUBLISHER),
+        EndReason::RelayStopped => failed("Requested stream shutdown"),
+        EndReason::Internal => failed("Failed by error"),
+    }
+}
+
+/// Resolves when the stream has ended: with the text for a viewer.
+async fn ended(mut view: watch::Receiver<StreamView>) -> &'static str {
+    while view.changed().await.is_ok() {}
+    let phase = view.borrow().phase;
+    if phase == Phase::Waiting { "Failed to connect to origin stream" } else { STOPPED_BY_PUBLISHER }
+}
