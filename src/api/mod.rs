@@ -1,6 +1,7 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod connection;
 pub mod error;
 mod pipelines;
 mod pull;

@@ -10,7 +10,7 @@ use warp::{Filter, Rejection};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, pipelines, pull, stream};
+use super::{Api, connection, pipelines, pull, stream};
 use crate::pull::Family;
 
 /// What a call answers.
@@ -54,6 +54,9 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "stream", "find_all"] => stream::find_all(api),
             ["rest-api", "stream", "find"] => stream::find(api, request),
             ["rest-api", "stream", "terminate"] => stream::terminate(api, request).await,
+            ["rest-api", "connection", "find_all"] => connection::find_all(api),
+            ["rest-api", "connection", "find"] => connection::find(api, request),
+            ["rest-api", "connection", "terminate"] => connection::terminate(api, request).await,
             ["rest-api", "pipelines"] => pipelines::list(api),
             ["rest-api", "pipelines", id] => pipelines::one(api, id).await,
             ["rest-api", "pipelines", id, "graph.dot"] => pipelines::dot(api, id).await,
@@ -69,7 +72,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 fn known(segments: &[&str]) -> bool {
     match segments {
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
-        ["rest-api", "stream", call] => ["find_all", "find", "terminate"].contains(call),
+        ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
         ["rest-api", "pipelines"] | ["rest-api", "pipelines", _] | ["health", "live"] => true,
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),
         _ => false,

@@ -32,8 +32,9 @@ use super::track::Kind;
 const VIDEO_CACHE: usize = 8 << 20;
 /// Most bytes of sound kept beside it.
 const AUDIO_CACHE: usize = 2 << 20;
-/// How much sound is kept for a stream without video, in nanoseconds.
-const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
+/// How much sound is kept where there is no video, in nanoseconds: no less than a source may take until its tracks
+/// are known.
+const AUDIO_ONLY_CACHE: u64 = 15_000_000_000;
 /// Least time between two requests for a keyframe, nanoseconds.
 const KEYFRAME_INTERVAL: u64 = 500_000_000;
 /// No start decided yet, no offset chosen yet.
@@ -120,12 +121,20 @@ struct Membership {
     left: AtomicBool,
 }
 
-/// A place in the fan-out. Dropping it leaves.
-pub(super) struct Link(Arc<Membership>);
+/// A place in the fan-out. Dropping it leaves: with the next frame, or at once where no source runs.
+pub(super) struct Link {
+    membership: Arc<Membership>,
+    fanout: Arc<Shared>,
+}
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.0.left.store(true, Relaxed);
+        self.membership.left.store(true, Relaxed);
+        for home in &self.fanout.homes {
+            if let Some(feeder) = home.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                feeder.meet();
+            }
+        }
     }
 }
 
@@ -224,7 +233,7 @@ impl Fanout {
             // The receiver is the feeder, which lives as long as this handle.
             let _ = joins.send(Joiner { consumer, shared });
         }
-        Link(membership)
+        Link { membership, fanout: self.0.clone() }
     }
 
     /// What has come in on a track so far.
@@ -335,10 +344,7 @@ impl Feeder {
         let Some(frame) = self.frame(fanout, sample) else { return };
         self.count(fanout, &frame);
         self.remember(fanout, &frame);
-        while let Ok(Joiner { consumer, shared }) = self.inbox.try_recv() {
-            self.members.push(Member { consumer, shared, started: false });
-        }
-        self.members.retain(|member| !member.shared.left.load(Relaxed));
+        self.meet();
         let leads = self.kind == Kind::Video || !fanout.has_video.load(Relaxed);
         for member in &mut self.members {
             if member.started {
@@ -347,6 +353,14 @@ impl Feeder {
                 member.begin(leads, self.complete, &self.cache);
             }
         }
+    }
+
+    /// Lets in who has joined, and lets go who has left.
+    fn meet(&mut self) {
+        while let Ok(Joiner { consumer, shared }) = self.inbox.try_recv() {
+            self.members.push(Member { consumer, shared, started: false });
+        }
+        self.members.retain(|member| !member.shared.left.load(Relaxed));
     }
 
     /// The frame on the stream's time line. A buffer without a time stamp is none: nothing could be muxed from it.

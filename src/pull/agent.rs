@@ -24,6 +24,10 @@ use crate::name::{MediaSessionId, StreamName};
 
 /// How long a second track may come after the first where the source does not say that all are there.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// The same while only sound is there: pictures begin with a keyframe.
+const SETTLE_SOUND: Duration = Duration::from_secs(4);
+/// How long a track that the source has announced may take to its first frame.
+const ANNOUNCED: Duration = Duration::from_secs(12);
 /// How often a running source is looked at.
 const WATCH: Duration = Duration::from_millis(500);
 /// What a server sends before it has anything to say: its half of the handshake. RTMP 1.0, 5.2.
@@ -300,8 +304,14 @@ impl Job {
                     deadline = deadline.max(Instant::now() + SETTLE);
                 }
                 Some(SourceEvent::Track(track)) => {
+                    let sound_only = self.request.has_video && track.kind == Kind::Audio;
                     changed(&mut tracks, track);
-                    deadline = Instant::now() + SETTLE;
+                    deadline = Instant::now()
+                        + match tracks.len() + refused.len() < pads {
+                            true => ANNOUNCED,
+                            false if sound_only && tracks.len() == 1 && refused.is_empty() => SETTLE_SOUND,
+                            false => SETTLE,
+                        };
                 }
                 Some(SourceEvent::Refused { kind, reason }) => {
                     self.left_out(kind, &reason);
