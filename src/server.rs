@@ -19,6 +19,7 @@ use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
@@ -81,11 +82,13 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
+        let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
+            pictures: pictures.clone(),
             record: config.record.browsers,
             keep_alive: config.signal.keep_alive.clone(),
             connections: connections.clone(),
@@ -95,6 +98,7 @@ impl Server {
             hub,
             pulls,
             pipelines: running,
+            pictures,
             connections,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,

@@ -246,6 +246,11 @@ impl Fanout {
         }
     }
 
+    /// The end of the newest frame on the stream's time line, nanoseconds.
+    pub(super) fn latest(&self) -> u64 {
+        self.0.latest.load(Relaxed)
+    }
+
     /// How long ago the last frame of any track came in; since the stream was made where none has.
     pub fn silence(&self) -> Duration {
         let last = Kind::ALL.map(|kind| self.0.figures[slot(kind)].last.load(Relaxed));

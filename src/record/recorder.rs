@@ -309,7 +309,7 @@ impl Session<'_> {
         let filling = self
             .tracks
             .iter()
-            .fold(inputs(Filling::new()), |filling, track| filling.track_in(track.kind, &track.codec));
+            .fold(inputs(Filling::new(), true), |filling, track| filling.track_in(track.kind, &track.codec));
         let elsewhere = format!("weir-part.{}", self.container.extension());
         let filling = filling.value_for_shell("location", &location, &elsewhere);
         let template = recorder.tools.catalog.get(self.container.template()).map_err(|error| error.to_string())?;
