@@ -83,7 +83,8 @@ fn drop_before(element: &gst::Element, now: u64) {
             segment.to_running_time(info.buffer()?.pts()?)
         });
         match time {
-            Some(time) if time.nseconds() < now => gst::PadProbeReturn::Drop,
+            // Drop makes GStreamer 1.22 unref what the binding has taken already.
+            Some(time) if time.nseconds() < now => gst::PadProbeReturn::Handled,
             _ => gst::PadProbeReturn::Ok,
         }
     });
