@@ -102,7 +102,12 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
     }
     found.iter().for_each(|(stream, _)| stream.terminate());
     for (stream, _) in &found {
+        let publisher = stream.view().publisher().map(|session| session.id);
         stream.gone().await;
+        // An agent that is still on the list would be in the way of who pulls its source again.
+        if let Some(publisher) = publisher {
+            api.pulls.gone(publisher).await;
+        }
     }
     Ok(Answer::Void)
 }

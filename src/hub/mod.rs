@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub use phase::Phase;
-pub use stream::STOPPED_BY_REST;
 pub use stream::{
     Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamView, SubscribeError, Subscriber,
     Subscription,
 };
+pub use stream::{STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 
 use crate::event::Events;
 use crate::name::StreamName;

@@ -16,6 +16,8 @@ use crate::name::StreamName;
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
+/// What a session is told that ends with the server.
+pub const STOPPED_BY_SHUTDOWN: &str = "Stopped by server shutdown";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
 

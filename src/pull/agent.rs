@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{PullRequest, SourceUri, Tools};
 use crate::event::Event;
-use crate::hub::{Publication, STOPPED_BY_REST};
+use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 use crate::media::{Accept, Filling, Kind, Source, SourceEvent, Track, outputs};
 use crate::name::StreamName;
 
@@ -78,15 +78,23 @@ pub(super) struct Job {
     request: PullRequest,
     publication: Publication,
     tools: Tools,
-    stop: CancellationToken,
+    ends: Ends,
     view: watch::Sender<AgentView>,
+}
+
+/// What ends an agent from outside.
+pub(super) struct Ends {
+    /// Somebody ends this one.
+    pub(super) stop: CancellationToken,
+    /// The server shuts down.
+    pub(super) closing: CancellationToken,
 }
 
 pub(super) fn new(
     request: PullRequest,
     publication: Publication,
     tools: Tools,
-    stop: CancellationToken,
+    ends: Ends,
 ) -> (Job, watch::Receiver<AgentView>) {
     let (view, snapshot) = watch::channel(AgentView {
         session: publication.session(),
@@ -100,7 +108,7 @@ pub(super) fn new(
         attempts: 0,
         last_error: None,
     });
-    let job = Job { request, publication, tools, stop, view };
+    let job = Job { request, publication, tools, ends, view };
     (job, snapshot)
 }
 
@@ -122,18 +130,15 @@ impl Outcome {
 impl Job {
     /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
     pub(super) async fn run(self) -> watch::Sender<AgentView> {
-        let stop = self.stop.clone();
         let ended = tokio::select! {
             biased;
-            () = stop.cancelled() => true,
-            () = self.publication.terminated() => true,
-            () = self.tries() => false,
+            () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
+            () = self.ends.stop.cancelled() => STOPPED_BY_REST,
+            () = self.publication.terminated() => STOPPED_BY_REST,
+            () = self.tries() => return self.gave_up().await,
         };
-        if ended {
-            self.publication.leave(STOPPED_BY_REST).await;
-            return self.view;
-        }
-        self.gave_up().await
+        self.publication.leave(ended).await;
+        self.view
     }
 
     /// Leaves the stream, and stays in the list as failed until somebody removes it.
@@ -142,7 +147,10 @@ impl Job {
         self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
         self.publication.leave(&reason).await;
         self.view.send_modify(|view| view.status = AgentStatus::Failed);
-        self.stop.cancelled().await;
+        tokio::select! {
+            () = self.ends.closing.cancelled() => {}
+            () = self.ends.stop.cancelled() => {}
+        }
         self.view
     }
 
