@@ -341,6 +341,7 @@ impl Publication {
 
     /// Media flows, with these tracks.
     pub fn live(&self, tracks: Vec<Track>) {
+        self.fanout.settle();
         let note = tracks.iter().map(describe).collect::<Vec<_>>().join(", ");
         self.send(Command::Step(Step::Flows, Some(tracks.into()), note));
     }

@@ -17,6 +17,7 @@ pub struct Packet {
     pub dts: f64,
     pub duration: f64,
     pub key: bool,
+    pub size: usize,
 }
 
 /// A media file as ffprobe sees it.
@@ -62,6 +63,7 @@ pub fn try_probe(file: &Path) -> Option<Media> {
             pts: number(&p["pts_time"]).unwrap_or(f64::NAN),
             dts: number(&p["dts_time"]).unwrap_or(f64::NAN),
             duration: number(&p["duration_time"]).unwrap_or(0.0),
+            size: number(&p["size"]).unwrap_or(0.0) as usize,
             key: p["flags"].as_str().is_some_and(|flags| flags.starts_with('K')),
         };
         of_kind.map(packet).collect::<Vec<_>>()

@@ -14,7 +14,7 @@ mod source;
 
 use std::time::{Duration, Instant};
 
-pub use judge::{Media, decodes, probe, wait_readable};
+pub use judge::{Media, Packet, decodes, probe, wait_readable};
 pub use process::{Process, Signal, run};
 pub use rest::Answer;
 pub use server::{Home, Setup, Weir};
