@@ -106,6 +106,8 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
     sessions.iter().for_each(|(stream, session)| stream.terminate(session));
     for (stream, session) in sessions {
         stream.left(session).await;
+        // An agent that is still on the list would be in the way of who pulls its source again.
+        api.pulls.gone(session.clone()).await;
     }
     Ok(Answer::Void)
 }
