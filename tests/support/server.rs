@@ -32,6 +32,7 @@ pub struct Setup {
 pub struct Weir {
     process: Process,
     port: u16,
+    ports: Value,
     log: Log,
     announced: Vec<String>,
     tolerated: Vec<String>,
@@ -90,7 +91,8 @@ impl Home {
     /// A server on free ports of loopback with its directories here.
     pub fn setup(&self) -> Setup {
         let setup = self.bare("serve").arg("--data").arg(&self.path().join("data").to_string_lossy());
-        setup.set("http.port=0").set("ip_local=127.0.0.1").set(&format!("record_dir={}", self.records().display()))
+        let setup = setup.set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("ip_local=127.0.0.1");
+        setup.set(&format!("record_dir={}", self.records().display()))
     }
 
     /// Only a verb: everything else is as the program has it, relative to this directory.
@@ -155,14 +157,18 @@ impl Setup {
         });
         let log = Log::default();
         log.read(process.child.stderr.take().unwrap());
-        let port = wait("ports.json", SOON, || {
+        let ports = wait("ports.json", SOON, || {
             assert!(process.runs(), "the server has ended: {:#?}", log.lines());
             let text = std::fs::read_to_string(&ports).ok()?;
-            let ports: Value = serde_json::from_str(&text).unwrap();
-            Some(u16::try_from(ports["http.port"].as_u64().unwrap()).unwrap())
+            Some(serde_json::from_str::<Value>(&text).unwrap())
         });
-        Weir { process, port, log, announced: Vec::new(), tolerated: Vec::new(), ended: false }
+        let port = port_of(&ports, "http.port");
+        Weir { process, port, ports, log, announced: Vec::new(), tolerated: Vec::new(), ended: false }
     }
+}
+
+fn port_of(ports: &Value, setting: &str) -> u16 {
+    u16::try_from(ports[setting].as_u64().unwrap()).unwrap()
 }
 
 impl Log {
@@ -216,6 +222,11 @@ impl Weir {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port in use of another setting.
+    pub fn port_of(&self, setting: &str) -> u16 {
+        port_of(&self.ports, setting)
     }
 
     pub fn pid(&self) -> u32 {
