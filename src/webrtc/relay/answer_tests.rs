@@ -181,6 +181,7 @@ fn refused_lines_stay_in_their_place() {
     assert_eq!(lines[1], "m=video 0 UDP/TLS/RTP/SAVPF 96");
     assert!(lines[2].starts_with("m=audio 9 "));
     assert_eq!(lines[3], "m=application 0 UDP/DTLS/SCTP webrtc-datachannel");
+    assert!(text.contains("a=rtpmap:96 VP8/90000\r\n"));
     assert_eq!(text.matches("a=candidate").count(), 2);
     assert_eq!(text.replace("\r\n", "").matches(['\r', '\n']).count(), 0);
 }
