@@ -19,6 +19,7 @@ use crate::media::{self, Catalog, CutRule, Pipelines};
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
+use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 
@@ -33,6 +34,8 @@ pub struct Server {
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
+    /// Held until all recordings are finished.
+    _records: Owned,
 }
 
 impl Server {
@@ -56,7 +59,7 @@ impl Server {
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
-        tokio::task::spawn_blocking(move || record::recover::recover(&found.0, &found.1)).await?;
+        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
         let recorders = Recorders::start(
@@ -81,7 +84,7 @@ impl Server {
         let http = api::Server::start(address, api.clone()).await;
         let http = http.with_context(|| format!("cannot listen on {address} (http.port)"))?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, recorders, tasks, ports };
+        let server = Self { config, api, http, recorders, tasks, ports, _records: owned };
         server.announce()?;
         Ok(server)
     }
