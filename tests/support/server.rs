@@ -58,7 +58,8 @@ impl Home {
     pub fn files(&self, ending: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.records()) else { return Vec::new() };
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.retain(|file| file.to_string_lossy().ends_with(ending));
+        // The server's mark that the directory is its own is no recording.
+        files.retain(|file| file.to_string_lossy().ends_with(ending) && !file.ends_with(".weir.lock"));
         files.sort();
         files
     }
