@@ -39,7 +39,20 @@ pub struct Weir {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
+struct Log(Arc<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    written: Mutex<Written>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    /// The process has closed its end.
+    closed: bool,
+}
 
 impl Home {
     pub fn new() -> Self {
@@ -172,24 +185,23 @@ impl Log {
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines() {
                 let Ok(line) = line else { break };
-                log.0.0.lock().unwrap().0.push(line);
-                log.0.1.notify_all();
+                log.0.written.lock().unwrap().lines.push(line);
             }
-            log.0.0.lock().unwrap().1 = true;
-            log.0.1.notify_all();
+            log.0.written.lock().unwrap().closed = true;
+            log.0.news.notify_all();
         });
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().0.clone()
+        self.0.written.lock().unwrap().lines.clone()
     }
 
     /// All lines, once the process has closed its end.
     fn all(&self) -> Vec<String> {
-        let guard = self.0.0.lock().unwrap();
-        let (guard, late) = self.0.1.wait_timeout_while(guard, SOON, |log| !log.1).unwrap();
+        let written = self.0.written.lock().unwrap();
+        let (written, late) = self.0.news.wait_timeout_while(written, SOON, |written| !written.closed).unwrap();
         assert!(!late.timed_out(), "the log stays open after the server's end");
-        guard.0.clone()
+        written.lines.clone()
     }
 }
 
