@@ -261,8 +261,7 @@ fn a_record_dir_nobody_may_write_to_fails_the_recording_and_not_the_stream() {
     open(home.path().to_owned(), 0o755);
     open(home.path().join("data"), 0o777);
     open(home.records(), 0o555);
-    // GLib wants a home that is its own.
-    let mut weir = setup.env("HOME", &home.path().join("data").to_string_lossy()).start();
+    let mut weir = setup.start();
     weir.announce("recording failed: cannot write to");
     weir.tolerate("record_dir");
     weir.pull(&nginx.uri("a"), "a", true);

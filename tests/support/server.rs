@@ -148,6 +148,8 @@ impl Setup {
         {
             command.env_remove(name);
         }
+        // A home that cannot be written to is a critical of dconf's, and says nothing of the server.
+        command.env("GSETTINGS_BACKEND", "memory");
         command.env("G_DEBUG", "fatal-criticals").current_dir(&self.home);
         command.args(&self.prefix[1..]).args(&self.arguments).envs(self.environment.iter().cloned());
     }
