@@ -284,7 +284,8 @@ impl Session<'_> {
         let recorder = self.recorder;
         let has = |kind| self.tracks.iter().any(|track| track.kind == kind);
         NameFacts {
-            stream_name: recorder.stream.as_str().to_owned(),
+            // Masked: a stream pulled by its URL is named by it, and files are shown and listed.
+            stream_name: recorder.stream.to_string(),
             session_id: Some(recorder.connection.clone()),
             media_session_id: recorder.session.to_string(),
             login: None,
