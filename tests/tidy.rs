@@ -10,12 +10,12 @@ const LAYERS: [&[&str]; 6] = [
     &["main"],
     &["server"],
     &["api", "signal", "cli"],
-    &["hook", "pull", "rtmp", "record", "webrtc"],
+    &["hook", "picture", "pull", "rtmp", "record", "webrtc"],
     &["hub"],
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 5] = ["name", "event", "retry", "config", "store"];
+const LEAVES: [&str; 6] = ["name", "event", "retry", "config", "store", "listen"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -50,7 +50,7 @@ fn source(root: &Path, path: &Path) -> Source {
     let first = path_under.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
     let room = first.trim_end_matches(".rs").to_owned();
     let text = std::fs::read_to_string(path).unwrap();
-    let only_tests = path_under.file_stem().is_some_and(|stem| stem == "tests");
+    let only_tests = path_under.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
     let code = if only_tests { Vec::new() } else { code(&text) };
     Source { path: path_under, room, code }
 }
