@@ -23,6 +23,7 @@ use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
+use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 use crate::signal::{self, Signal};
@@ -43,6 +44,8 @@ pub struct Server {
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
+    /// Held until all recordings are finished.
+    _records: Owned,
 }
 
 impl Server {
@@ -66,7 +69,7 @@ impl Server {
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
-        tokio::task::spawn_blocking(move || record::recover::recover(&found.0, &found.1)).await?;
+        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
         let recorders = Recorders::start(
@@ -114,7 +117,7 @@ impl Server {
         });
         let ws = ws.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, ws, relay, recorders, tasks, ports };
+        let server = Self { config, api, http, ws, relay, recorders, tasks, ports, _records: owned };
         server.announce()?;
         Ok(server)
     }

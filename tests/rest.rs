@@ -389,7 +389,8 @@ fn only_the_tracks_that_were_asked_for() {
 fn credentials_are_shown_nowhere() {
     let (home, nginx) = (Home::new(), Nginx::start());
     let _publisher = Publisher::start(Clip::LONG, &nginx.uri("a"));
-    let weir = weir(&home);
+    let mut weir = home.setup().set("stream_record_policy=streamName").start();
+    weir.tolerate("pull has no source");
     let secret = "s3cr3t";
     let uri = nginx.uri("a?token=s3cr3t&x=1").replace("rtmp://", &format!("rtmp://user:{secret}@"));
     let dead = dead_port().replace("rtmp://", &format!("rtmp://user:{secret}@"));
@@ -423,7 +424,8 @@ fn credentials_are_shown_nowhere() {
     assert_eq!(weir.post(FIND, &json!({"uri": masked})).status, 200);
     weir.done(TERMINATE, &json!({"uri": dead}));
     weir.done(TERMINATE, &json!({"uri": uri}));
-    home.wait_finished(1);
+    let file = home.wait_finished(1).remove(0);
+    assert!(!file.to_string_lossy().contains(secret), "a file is named after its stream: {}", file.display());
     let told = weir.log().join("\n");
     assert!(!told.contains(secret) && told.contains("***"), "{told}");
 }

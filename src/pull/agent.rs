@@ -34,8 +34,6 @@ const NO_PLAYERS: &str = "Nobody plays it any more";
 const SOURCE_LOST: &str = "Failed to connect to origin stream";
 /// How often a running source is looked at.
 const WATCH: Duration = Duration::from_millis(500);
-/// What a server sends before it has anything to say: its half of the handshake. RTMP 1.0, 5.2.
-const HANDSHAKE: u64 = 3073;
 /// Media that flowed this long makes the next loss the first one again.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -346,7 +344,8 @@ impl Job {
         if !refused.is_empty() {
             return Outcome::failed(format!("nothing of the source may be brought: {}", refused.join("; ")));
         }
-        let connected = answered || source.bytes_in().is_some_and(|bytes| bytes >= HANDSHAKE);
+        // The handshake is not counted: any byte is an answer to what was asked for.
+        let connected = answered || source.bytes_in().is_some_and(|bytes| bytes > 0);
         Outcome {
             reason: match connected {
                 true => format!("the server answers, but nothing is published there ({seconds} s)"),

@@ -282,7 +282,8 @@ impl Session<'_> {
             })
         };
         NameFacts {
-            stream_name: recorder.stream.as_str().to_owned(),
+            // Masked: a stream pulled by its URL is named by it, and files are shown and listed.
+            stream_name: recorder.stream.to_string(),
             session_id: Some(recorder.connection.clone()),
             media_session_id: recorder.session.to_string(),
             login: None,

@@ -88,7 +88,15 @@ pub fn wait_readable(file: &Path) -> Media {
 /// Every frame decodes, and nobody complains.
 pub fn decodes(file: &Path) {
     let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-nostdin", "-xerror", "-i"]).arg(file).args(["-f", "null", "-"]);
+    ffmpeg.args(["-v", "error", "-nostdin", "-xerror", "-i"]).arg(file).args([
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "-1",
+        "-f",
+        "null",
+        "-",
+    ]);
     let output = run(&mut ffmpeg, LIMIT);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{} does not decode: {said}", file.display());

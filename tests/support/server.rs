@@ -40,7 +40,20 @@ pub struct Weir {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
+struct Log(Arc<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    written: Mutex<Written>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    /// The process has closed its end.
+    closed: bool,
+}
 
 impl Home {
     pub fn new() -> Self {
@@ -59,7 +72,8 @@ impl Home {
     pub fn files(&self, ending: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.records()) else { return Vec::new() };
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        files.retain(|file| file.to_string_lossy().ends_with(ending));
+        // The server's mark that the directory is its own is no recording.
+        files.retain(|file| file.to_string_lossy().ends_with(ending) && !file.ends_with(".weir.lock"));
         files.sort();
         files
     }
@@ -136,6 +150,8 @@ impl Setup {
         {
             command.env_remove(name);
         }
+        // A home that cannot be written to is a critical of dconf's, and says nothing of the server.
+        command.env("GSETTINGS_BACKEND", "memory");
         command.env("G_DEBUG", "fatal-criticals").current_dir(&self.home);
         command.args(&self.prefix[1..]).args(&self.arguments).envs(self.environment.iter().cloned());
     }
@@ -177,24 +193,23 @@ impl Log {
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines() {
                 let Ok(line) = line else { break };
-                log.0.0.lock().unwrap().0.push(line);
-                log.0.1.notify_all();
+                log.0.written.lock().unwrap().lines.push(line);
             }
-            log.0.0.lock().unwrap().1 = true;
-            log.0.1.notify_all();
+            log.0.written.lock().unwrap().closed = true;
+            log.0.news.notify_all();
         });
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().0.clone()
+        self.0.written.lock().unwrap().lines.clone()
     }
 
     /// All lines, once the process has closed its end.
     fn all(&self) -> Vec<String> {
-        let guard = self.0.0.lock().unwrap();
-        let (guard, late) = self.0.1.wait_timeout_while(guard, SOON, |log| !log.1).unwrap();
+        let written = self.0.written.lock().unwrap();
+        let (written, late) = self.0.news.wait_timeout_while(written, SOON, |written| !written.closed).unwrap();
         assert!(!late.timed_out(), "the log stays open after the server's end");
-        guard.0.clone()
+        written.lines.clone()
     }
 }
 

@@ -41,9 +41,8 @@ impl Nginx {
         panic!("nginx does not start: {:?}", std::fs::read_to_string(dir.path().join("nginx.log")));
     }
 
-    /// Ends it and starts it again on the same port.
+    /// Starts it again on the same port after [`Nginx::stop`].
     pub fn restart(&mut self) {
-        self.stop();
         self.process = wait("nginx on its old port", SOON, || Self::launch(self.dir.path(), self.port));
     }
 
