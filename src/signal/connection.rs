@@ -65,7 +65,7 @@ pub(super) async fn run(
     let (sink, stream) = socket.split();
     let (out, outgoing) = mpsc::channel(OUTGOING);
     let stop = CancellationToken::new();
-    let writer = tokio::spawn(write(sink, outgoing));
+    let writer = signal.tasks.spawn(write(sink, outgoing));
     let outbox = Outbox { out: out.clone(), overrun: CancellationToken::new() };
     let mut connection = Connection {
         id: Uuid::new_v4().to_string(),
