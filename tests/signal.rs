@@ -14,7 +14,7 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// An offer as Chromium makes it for `publish`.
-const OFFER: &str = include_str!("fixtures/chromium156_publish.sdp");
+const OFFER: &str = include_str!("../src/webrtc/offers/chromium156_publish.sdp");
 
 fn failed(info: &str) -> (String, String) {
     ("FAILED".into(), info.into())
