@@ -47,6 +47,8 @@ async fn world() -> World {
 
     let sets = [
         "http.port=0".to_owned(),
+        "ws.port=0".to_owned(),
+        "webrtc.port=0".to_owned(),
         "ip_local=127.0.0.1".to_owned(),
         format!("record_dir={}", path("records").display()),
         format!("web_root={}", path("pages").display()),
