@@ -10,10 +10,12 @@
 //! [`Config::settings`]; tests fail until all four agree.
 
 mod browser;
+mod rtmp;
 mod source;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems, is_secret};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub signal: Signal,
     /// WebRTC.
     pub webrtc: WebRtc,
+    /// The RTMP server.
+    pub rtmp: Rtmp,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -84,8 +88,8 @@ pub struct Record {
     pub excluded_characters: String,
     /// Whether browsers may have their streams recorded (`record_streams`).
     pub browsers: bool,
-    /// Whether every pulled RTMP stream is recorded, asked for or not (`record_flash_published_streams`).
-    pub every_pulled_rtmp: bool,
+    /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
+    pub every_rtmp: bool,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
     pub min_free_space: u64,
 }
@@ -159,7 +163,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -172,6 +176,7 @@ impl Config {
         ];
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
+        settings.extend(rtmp.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -180,7 +185,7 @@ impl Config {
             ("encode_record_name", record.name_encoding.to_string()),
             ("exclude_record_name_characters", record.excluded_characters.clone()),
             ("record_streams", record.browsers.to_string()),
-            ("record_flash_published_streams", record.every_pulled_rtmp.to_string()),
+            ("record_flash_published_streams", record.every_rtmp.to_string()),
             ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
@@ -203,6 +208,7 @@ impl Config {
         let http = Http::read(layers);
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
+        let rtmp = Rtmp::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
@@ -211,6 +217,7 @@ impl Config {
             http: http?,
             signal: signal?,
             webrtc: webrtc?,
+            rtmp: rtmp?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,
@@ -258,7 +265,7 @@ impl Record {
         let name_encoding = layers.get("encode_record_name", str::parse);
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
         let browsers = layers.get("record_streams", value::switch);
-        let every_pulled_rtmp = layers.get("record_flash_published_streams", value::switch);
+        let every_rtmp = layers.get("record_flash_published_streams", value::switch);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
             dir: dir?,
@@ -268,7 +275,7 @@ impl Record {
             name_encoding: name_encoding?,
             excluded_characters: excluded?,
             browsers: browsers?,
-            every_pulled_rtmp: every_pulled_rtmp?,
+            every_rtmp: every_rtmp?,
             min_free_space: min_free_space?,
         })
     }
@@ -312,7 +319,7 @@ mod tests {
     use std::io::Write;
 
     /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-    const OTHERS: [(&str, &str); 33] = [
+    const OTHERS: [(&str, &str); 39] = [
         ("ip_local", "::1"),
         ("http.port", "0"),
         ("rest_max_body", "2K"),
@@ -329,6 +336,12 @@ mod tests {
         ("webrtc.port", "40000"),
         ("codecs", "vp8,opus"),
         ("rtp_activity_timeout", "0"),
+        ("rtmp.port", "0"),
+        ("rtmp_max_connections", "7"),
+        ("rtmp_handshake_timeout", "6"),
+        ("rtmp_idle_timeout", "8"),
+        ("rtmp_max_message", "1M"),
+        ("rtmp_max_chunk", "64K"),
         ("record_dir", "/srv/records"),
         ("record_rotation", "20M"),
         ("stream_record_policy", "streamName"),
@@ -381,7 +394,7 @@ mod tests {
         let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
         assert_eq!(unknown, [""; 0]);
         assert_eq!(config, Config::default());
-        let Config { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = config;
+        let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
         assert_eq!(ip_local.to_string(), "0.0.0.0");
         assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
         assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -399,11 +412,22 @@ mod tests {
                 name_encoding: NameEncoding::Plain,
                 excluded_characters: "/".to_owned(),
                 browsers: true,
-                every_pulled_rtmp: false,
+                every_rtmp: false,
                 min_free_space: 512 * 1024 * 1024,
             }
         );
         let ms = Duration::from_millis;
+        assert_eq!(
+            rtmp,
+            Rtmp {
+                port: 1935,
+                max_connections: 1024,
+                handshake_timeout: ms(10_000),
+                idle_timeout: ms(20_000),
+                max_message: 8 << 20,
+                max_chunk: 16 << 20,
+            }
+        );
         assert_eq!(
             pull,
             Pull {

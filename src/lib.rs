@@ -6,7 +6,7 @@
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
 //! - [`api`] is REST over warp: calls in, snapshots out.
-//! - [`pull`] dials remote servers, [`record`] writes files.
+//! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`].
@@ -32,6 +32,7 @@ pub mod name;
 pub mod pull;
 pub mod record;
 pub mod retry;
+pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod webrtc;

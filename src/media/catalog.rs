@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
-use super::{payloader, recording, source};
+use super::{ingest, payloader, recording, source};
 
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
+    ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
@@ -136,6 +137,9 @@ fn standing(template: &Template) -> Filling {
     if holes.contains("video_in") {
         filling = recording::inputs(filling);
     }
+    if holes.contains("video_feed") {
+        filling = ingest::feeds(filling);
+    }
     if holes.contains("video_rtp") {
         filling = payloader::packets(filling);
     }
@@ -235,7 +239,7 @@ mod tests {
         assert!(missing.contains("{uri}"), "{missing}");
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
-            unknown.contains("there are: play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm"),
+            unknown.contains("there are: ingest-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm"),
             "{unknown}"
         );
     }

@@ -461,7 +461,7 @@ impl Member {
     }
 }
 
-fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
+pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
     let segment = segment.downcast_ref::<gst::ClockTime>()?;
     match segment.to_running_time_full(pts)? {
         gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
