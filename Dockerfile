@@ -19,13 +19,16 @@ ARG BUILD_PACKAGES="\
     libc6-dev \
     pkg-config \
     libgstreamer1.0-dev \
-    libgstreamer-plugins-base1.0-dev"
+    libgstreamer-plugins-base1.0-dev \
+    libgstreamer-plugins-bad1.0-dev"
 
 # To run weir:
 #   libgstreamer1.0-0                    GStreamer itself
-#   gstreamer1.0-plugins-base            appsrc, appsink
-#   gstreamer1.0-plugins-good            flvdemux, aacparse, mp4mux
-#   gstreamer1.0-plugins-bad             rtmp2src, h264parse
+#   gstreamer1.0-plugins-base            appsrc, appsink, opusenc, opusdec, vorbisenc
+#   gstreamer1.0-plugins-good            flvdemux, aacparse, mp4mux, webmmux, RTP payloaders, pngenc
+#   gstreamer1.0-plugins-bad             rtmp2src, h264parse, webrtcbin, voaacenc
+#   gstreamer1.0-nice                    ICE for webrtcbin
+#   gstreamer1.0-libav                   avdec_aac (AAC sources in browsers), avdec_h264 (snapshots); GPL in effect
 #   gstreamer1.0-tools                   gst-launch-1.0: the shell command that weir shows for a pipeline runs here, too
 #   glib-networking ca-certificates      rtmps
 #   graphviz                             a pipeline's graph.svg (without it weir answers 501 and names this package)
@@ -34,13 +37,15 @@ ARG RUNTIME_PACKAGES="\
     gstreamer1.0-plugins-base \
     gstreamer1.0-plugins-good \
     gstreamer1.0-plugins-bad \
+    gstreamer1.0-nice \
+    gstreamer1.0-libav \
     gstreamer1.0-tools \
     glib-networking \
     ca-certificates \
     graphviz"
 
-# GPL in effect, and needed by nothing that weir does by itself: gstreamer1.0-plugins-ugly (x264enc),
-# gstreamer1.0-libav (avdec_*, avenc_*). A template of your own may want them:
+# GPL, and needed by nothing that weir does by itself: gstreamer1.0-plugins-ugly (x264enc). A template of your own may
+# want it:
 #   docker build --build-arg GPL_PACKAGES="gstreamer1.0-plugins-ugly" -t weir .
 ARG GPL_PACKAGES=""
 
@@ -80,7 +85,8 @@ WORKDIR /var/lib/weir
 # Every template finds its elements in this image, and GStreamer's registry of plugins is written before the first start.
 RUN weir check
 VOLUME ["/var/lib/weir/records", "/var/lib/weir/data", "/etc/weir"]
-EXPOSE 8081
+# REST and pages, browsers' signalling, RTMP, viewers' media; publishers' media
+EXPOSE 8081 8080 1935 31001/udp 31002-32000/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
     CMD ["weir", "health", "--data", "/var/lib/weir/data"]

@@ -5,8 +5,9 @@
 //! Calls go down this list, never up; `tests/tidy.rs` holds the imports to it.
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
-//! - [`api`] is REST over warp: calls in, snapshots out.
-//! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files.
+//! - [`api`] is REST over warp: calls in, snapshots out. [`signal`] is the browsers' WebSocket.
+//! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
+//!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`].
@@ -29,6 +30,7 @@ pub mod hub;
 mod listen;
 pub mod media;
 pub mod name;
+pub mod picture;
 pub mod pull;
 pub mod record;
 pub mod retry;

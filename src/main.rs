@@ -1,7 +1,7 @@
 //! The program: arguments, logging, exit codes.
 
 use std::io::{IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,6 +48,9 @@ enum Verb {
         /// The server's data directory.
         #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
         data: PathBuf,
+        /// The address it listens on, where ip_local is a single one.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+        ip: IpAddr,
     },
 }
 
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
         Verb::Serve(options) => serve(&options),
         Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
         Verb::Check { pipelines } => check(pipelines.as_deref()),
-        Verb::Health { data } => health(&data),
+        Verb::Health { data, ip } => health(&data, ip),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -169,14 +172,14 @@ fn check(overrides: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn health(data: &Path) -> Result<()> {
+fn health(data: &Path, ip: IpAddr) -> Result<()> {
     let file = data.join(PORTS);
     let text = std::fs::read_to_string(&file).with_context(|| format!("no server: cannot read {}", file.display()))?;
     let ports: serde_json::Value = serde_json::from_str(&text)?;
     let port = ports["http.port"].as_u64().and_then(|port| u16::try_from(port).ok());
     let port = port.with_context(|| format!("{} names no http.port", file.display()))?;
     let limit = Duration::from_secs(3);
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let address = SocketAddr::new(ip, port);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

@@ -100,32 +100,38 @@ impl fmt::Display for MediaSessionId {
     }
 }
 
-const SECRET_PARAMETERS: [&str; 9] = ["token", "key", "pass", "pwd", "secret", "auth", "sign", "sig", "hash"];
+/// What the name of a secret has in it. A name that is masked without need does less harm than one that is not.
+const SECRET_WORDS: [&str; 6] = ["passw", "passphrase", "secret", "token", "credential", "license"];
+/// What the name of a secret ends with: a `stream_key` is one, `keep_alive` and `key-int-max` are none.
+const SECRET_ENDS: [&str; 9] = ["key", "pass", "pwd", "pw", "auth", "sign", "sig", "signature", "hash"];
 
-/// Masks the secrets of every URI in a text: the password of `scheme://user:password@host`, and the values of query
-/// parameters whose names speak of secrets. What is not a secret stays as it is.
+/// Masks the secrets in a text: the password of `scheme://user:password@host`, and the values of query parameters
+/// whose names speak of secrets, also where only the end of a URI is shown (`stream?token=…`). What is not a secret
+/// stays as it is.
+///
+/// The text may be one that GStreamer has escaped (`stream\?token\=…`), once or several times.
 pub fn mask(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "\"'<>".contains(c);
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        out.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || "\"'<>\\".contains(c)).unwrap_or(after.len());
-        let (uri, tail) = after.split_at(end);
-        mask_uri(uri, &mut out);
-        rest = tail;
+    for piece in text.split_inclusive(ends) {
+        let word = piece.trim_end_matches(ends).trim_end_matches('\\');
+        match word.split_once("://") {
+            Some((scheme, uri)) => {
+                out.push_str(scheme);
+                out.push_str("://");
+                mask_uri(uri, &mut out);
+            }
+            None => mask_query(word, &mut out),
+        }
+        out.push_str(&piece[word.len()..]);
     }
-    out.push_str(rest);
     out
 }
 
 /// `uri` starts after the scheme's `://`. A password may itself hold `@` and `/`: people paste them unescaped, so
 /// everything between the user name and the last `@` before the query counts as the password.
 fn mask_uri(uri: &str, out: &mut String) {
-    let (address, query) = match uri.split_once('?') {
-        Some((address, query)) => (address, Some(query)),
-        None => (uri, None),
-    };
+    let address = uri.split('?').next().unwrap_or("");
     let host_at = match address.rfind('@') {
         Some(at) => {
             let user = &address[..at];
@@ -137,17 +143,25 @@ fn mask_uri(uri: &str, out: &mut String) {
         }
         None => 0,
     };
-    out.push_str(&address[host_at..]);
-    if let Some(query) = query {
-        out.push('?');
-        let pairs = query.split('&').map(mask_parameter).collect::<Vec<_>>();
-        out.push_str(&pairs.join("&"));
-    }
+    mask_query(&uri[host_at..], out);
+}
+
+/// Masks what stands behind a `?`.
+fn mask_query(text: &str, out: &mut String) {
+    let Some((before, query)) = text.split_once('?') else {
+        out.push_str(text);
+        return;
+    };
+    out.push_str(before);
+    out.push('?');
+    let pairs = query.split('&').map(mask_parameter).collect::<Vec<_>>();
+    out.push_str(&pairs.join("&"));
 }
 
 fn mask_parameter(pair: &str) -> String {
     match pair.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}=***"),
+        Some((name, _)) if is_secret(name.trim_end_matches('\\')) => format!("{name}=***"),
+        Some((name, uri)) if uri.contains("://") => format!("{name}={}", mask(uri)),
         _ => pair.to_owned(),
     }
 }
@@ -155,7 +169,7 @@ fn mask_parameter(pair: &str) -> String {
 /// Whether a parameter's or setting's name says that its value is a secret.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_PARAMETERS.iter().any(|secret| name.contains(secret))
+    SECRET_WORDS.iter().any(|word| name.contains(word)) || SECRET_ENDS.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]
@@ -175,8 +189,27 @@ mod tests {
             (r#"location="rtmp://a:b@c/d" x"#, r#"location="rtmp://a:***@c/d" x"#),
             ("no uri: here", "no uri: here"),
             ("rtmp://h/app?sig=1&Auth_Key=2", "rtmp://h/app?sig=***&Auth_Key=***"),
+            ("a stream? token=abc", "a stream? token=abc"),
+            ("stream=a?token=abc&x=1", "stream=a?token=***&x=1"),
+            (r#""a\?token\=ab\+c\&x\=1""#, r#""a\?token\=***&x\=1""#),
+            (r#"l=\"rtmp://u:p\\@s@h/a\\?key\\=abc\" x"#, r#"l=\"rtmp://u:***@h/a\\?key\\=***\" x"#),
+            ("rtmp://h/a?from=rtmp://u:pw@i/b&x=1", "rtmp://h/a?from=rtmp://u:***@i/b&x=1"),
         ] {
             assert_eq!(mask(text), shown);
+        }
+    }
+
+    #[test]
+    fn names_of_secrets() {
+        for name in
+            ["rest_hook_secret_key", "cli.password", "TOKEN", "license", "user-pw", "apikey", "wsSecret", "Auth"]
+        {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in
+            ["streaming_sessions_keep_alive_app_keys", "http.port", "keep_alive.probes", "key-int-max", "signal"]
+        {
+            assert!(!is_secret(name), "{name}");
         }
     }
 

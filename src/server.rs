@@ -20,9 +20,11 @@ use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
+use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 use crate::rtmp;
@@ -45,6 +47,8 @@ pub struct Server {
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
+    /// Held until all recordings are finished.
+    _records: Owned,
 }
 
 impl Server {
@@ -68,7 +72,7 @@ impl Server {
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
-        tokio::task::spawn_blocking(move || record::recover::recover(&found.0, &found.1)).await?;
+        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
         let recorders = Recorders::start(
@@ -85,11 +89,13 @@ impl Server {
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
         let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone());
+        let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
+            pictures: pictures.clone(),
             record: config.record.browsers,
             keep_alive: config.signal.keep_alive.clone(),
             connections: connections.clone(),
@@ -99,6 +105,7 @@ impl Server {
             hub,
             pulls,
             pipelines: running,
+            pictures,
             connections,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
@@ -118,7 +125,7 @@ impl Server {
         });
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports };
+        let server = Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _records: owned };
         server.announce()?;
         Ok(server)
     }

@@ -307,7 +307,12 @@ fn the_image_exposes_the_default_port_and_keeps_the_default_folders() {
             .find_map(|(name, value)| (name.trim() == key).then(|| value.trim().to_owned()))
     };
     let last = last_stage();
-    assert_eq!(Some(the_one(&last, "EXPOSE").rest.clone()), value("http.port"));
+    let port = |key: &str| value(key).unwrap_or_else(|| panic!("{key} has a default"));
+    let (from, to) = (port("media_port_from"), port("media_port_to"));
+    let publishers: u16 = from.parse::<u16>().unwrap() + 1;
+    let exposed =
+        format!("{} {} {} {from}/udp {publishers}-{to}/udp", port("http.port"), port("ws.port"), port("rtmp.port"));
+    assert_eq!(the_one(&last, "EXPOSE").rest, exposed);
 
     let home = &the_one(&last, "WORKDIR").rest;
     let volumes = &the_one(&last, "VOLUME").rest;

@@ -10,6 +10,7 @@ use crate::hub::PublishError;
 use crate::media::MediaError;
 use crate::media::graph::GraphError;
 use crate::name::{NameError, mask};
+use crate::picture::PictureError;
 use crate::pull::{PullError, UriError};
 
 /// What a caller is told when a call fails.
@@ -100,6 +101,18 @@ impl From<PublishError> for ApiError {
 impl From<MediaError> for ApiError {
     fn from(error: MediaError) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "PipelineFailed", error.to_string())
+    }
+}
+
+impl From<PictureError> for ApiError {
+    fn from(error: PictureError) -> Self {
+        match error {
+            PictureError::NotFound | PictureError::NotReady => Self::not_found("StreamNotFound", error.to_string()),
+            PictureError::NoVideo => Self::new(StatusCode::CONFLICT, "NoVideo", error.to_string()),
+            PictureError::Failed(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "SnapshotFailed", error.to_string())
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::Cors;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
+use crate::picture::Pictures;
 use crate::pull::Pulls;
 
 pub use serve::serve;
@@ -29,6 +30,8 @@ pub struct Api {
     pub pulls: Pulls,
     /// Running pipelines.
     pub pipelines: Pipelines,
+    /// Snapshots.
+    pub pictures: Pictures,
     /// Browsers' connections.
     pub connections: Connections,
     /// What pages of other origins may do.

@@ -42,7 +42,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let methods = match segments[..] {
         ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
-        ["rest-api", .., "terminate"] => POST,
+        ["rest-api", .., "terminate" | "snapshot"] => POST,
         ["rest-api", "pipelines", ..] | ["health", ..] => GET,
         _ => BOTH,
     };
@@ -54,6 +54,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "stream", "find_all"] => stream::find_all(api),
             ["rest-api", "stream", "find"] => stream::find(api, request),
             ["rest-api", "stream", "terminate"] => stream::terminate(api, request).await,
+            ["rest-api", "stream", "snapshot"] => stream::snapshot(api, request).await,
             ["rest-api", "connection", "find_all"] => connection::find_all(api),
             ["rest-api", "connection", "find"] => connection::find(api, request),
             ["rest-api", "connection", "terminate"] => connection::terminate(api, request).await,
@@ -72,6 +73,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 fn known(segments: &[&str]) -> bool {
     match segments {
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
+        ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
         ["rest-api", "pipelines"] | ["rest-api", "pipelines", _] | ["health", "live"] => true,
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),

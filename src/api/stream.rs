@@ -1,5 +1,6 @@
 //! `/rest-api/stream/*`. Source: wcs.md 1.4, 1.10, 14.
 
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,7 @@ use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::hub::{Role, SessionView, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
-use crate::name::MediaSessionId;
+use crate::name::{MediaSessionId, StreamName};
 
 /// Every field that is present must fit.
 #[derive(Deserialize, Default)]
@@ -105,8 +106,23 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
     sessions.iter().for_each(|(stream, session)| stream.terminate(session));
     for (stream, session) in sessions {
         stream.left(session).await;
+        // An agent that is still on the list would be in the way of who pulls its source again.
+        api.pulls.gone(session.clone()).await;
     }
     Ok(Answer::Void)
+}
+
+/// `/stream/snapshot`: a picture of a stream, PNG in BASE64.
+pub async fn snapshot(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Of {
+        stream_name: Option<String>,
+    }
+    let of: Of = request.fields()?;
+    let name = of.stream_name.ok_or_else(|| ApiError::bad("FieldMissing", "the field streamName is missing"))?;
+    let picture = api.pictures.take(&StreamName::new(&name)?).await?;
+    Answer::json(&json!({"data": BASE64.encode(&picture)}))
 }
 
 fn none() -> ApiError {

@@ -20,7 +20,7 @@ pub use stream::{
     Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
     SubscribeError, Subscriber, Subscription,
 };
-pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST};
+pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 
 use crate::event::Events;
 use crate::name::StreamName;

@@ -15,6 +15,8 @@ use crate::name::{MediaSessionId, StreamName};
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
+/// What a session is told that ends with the server.
+pub const STOPPED_BY_SHUTDOWN: &str = "Stopped by server shutdown";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
 
@@ -453,6 +455,7 @@ impl Publication {
 
     /// Media flows, with these tracks.
     pub fn live(&self, tracks: Vec<Track>) {
+        self.fanout.settle();
         let note = tracks.iter().map(describe).collect::<Vec<_>>().join(", ");
         self.send(Command::Step(Step::Flows, Some(tracks.into()), note));
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
-use super::{ingest, payloader, recording, source};
+use super::{ingest, payloader, recording, snapshot, source};
 
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
+    ("snapshot", include_str!("../../pipelines/snapshot.launch")),
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
@@ -135,13 +136,16 @@ fn standing(template: &Template) -> Filling {
         filling = source::outputs(filling);
     }
     if holes.contains("video_in") {
-        filling = recording::inputs(filling);
+        filling = recording::inputs(filling, holes.contains("audio_in"));
     }
     if holes.contains("video_feed") {
         filling = ingest::feeds(filling);
     }
     if holes.contains("video_rtp") {
         filling = payloader::packets(filling);
+    }
+    if holes.contains("image_out") {
+        filling = snapshot::image(filling);
     }
     if holes.contains("audio_caps") {
         filling = filling.value("audio_caps", "audio/x-raw,rate=44100");
@@ -239,7 +243,9 @@ mod tests {
         assert!(missing.contains("{uri}"), "{missing}");
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
-            unknown.contains("there are: ingest-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm"),
+            unknown.contains(
+                "there are: ingest-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"
+            ),
             "{unknown}"
         );
     }

@@ -26,17 +26,18 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
-use super::track::Kind;
+use super::track::{Codec, Kind, Track};
 
 /// Most bytes of a running GOP that are kept for who joins late. A longer GOP is not kept: joiners wait for the next.
 const VIDEO_CACHE: usize = 8 << 20;
 /// Most bytes of sound kept beside it.
 const AUDIO_CACHE: usize = 2 << 20;
-/// How much sound is kept where there is no video, in nanoseconds: no less than a source may take until its tracks
-/// are known.
-const AUDIO_ONLY_CACHE: u64 = 15_000_000_000;
+/// How much sound is kept for a stream without video, in nanoseconds.
+const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
 /// Least time between two requests for a keyframe, nanoseconds.
 const KEYFRAME_INTERVAL: u64 = 500_000_000;
+/// How long after a stream became live its first frames are still kept, in nanoseconds: a recorder joins by then.
+const GRACE: u64 = 500_000_000;
 /// No start decided yet, no offset chosen yet.
 const UNSET: u64 = u64::MAX;
 const NO_OFFSET: i64 = i64::MIN;
@@ -81,9 +82,11 @@ struct Shared {
     offset: AtomicI64,
     /// End of the newest frame on the time line, nanoseconds.
     latest: AtomicU64,
-    /// Start of the cached GOP on the time line.
+    /// Where the cache starts on the time line.
     gop_start: AtomicU64,
     has_video: AtomicBool,
+    /// When the stream became live, and [`GRACE`] later.
+    forgets_from: AtomicU64,
     figures: [Figures; 2],
     /// The appsink of the source's pictures: a request for a keyframe goes upstream from there.
     pictures: ArcSwapOption<gst::glib::WeakRef<AppSink>>,
@@ -130,6 +133,7 @@ pub(super) struct Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.membership.left.store(true, Relaxed);
+        // A running source drops the consumers with its next frame. Without a source there is none to wait for.
         for home in &self.fanout.homes {
             if let Some(feeder) = home.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
                 feeder.meet();
@@ -151,6 +155,7 @@ impl Default for Fanout {
             latest: AtomicU64::new(0),
             gop_start: AtomicU64::new(0),
             has_video: AtomicBool::new(false),
+            forgets_from: AtomicU64::new(UNSET),
             figures: Default::default(),
             pictures: ArcSwapOption::empty(),
             asked: AtomicU64::new(0),
@@ -170,6 +175,13 @@ impl Fanout {
     pub(super) fn expect_source(&self) {
         self.0.offset.store(NO_OFFSET, Relaxed);
         self.0.has_video.store(false, Relaxed);
+    }
+
+    /// The tracks are known and the stream is live. Until a moment later all frames are kept for who joins, not only the
+    /// running GOP: what came while the tracks were being found is not lost for a recording.
+    pub fn settle(&self) {
+        let later = self.0.now().saturating_add(GRACE);
+        let _ = self.0.forgets_from.compare_exchange(UNSET, later, Relaxed, Relaxed);
     }
 
     /// Whether the source has video; sound-only consumers start with sound.
@@ -246,6 +258,11 @@ impl Fanout {
         }
     }
 
+    /// The end of the newest frame on the stream's time line, nanoseconds.
+    pub(super) fn latest(&self) -> u64 {
+        self.0.latest.load(Relaxed)
+    }
+
     /// How long ago the last frame of any track came in; since the stream was made where none has.
     pub fn silence(&self) -> Duration {
         let last = Kind::ALL.map(|kind| self.0.figures[slot(kind)].last.load(Relaxed));
@@ -257,6 +274,11 @@ impl Fanout {
 impl Shared {
     fn now(&self) -> u64 {
         u64::try_from(self.birth.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether frames before the running GOP are of no use any more.
+    fn forgets(&self) -> bool {
+        self.now() > self.forgets_from.load(Relaxed)
     }
 
     /// The offset of the current source; its first frame, at `running_time`, chooses it.
@@ -284,9 +306,12 @@ struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(feeder) = self.feeder.take() {
+        if let Some(mut feeder) = self.feeder.take() {
             let home = &self.fanout.homes[slot(feeder.kind)];
-            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder);
+            let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
+            // Who has left since the last frame would wait for a next one.
+            feeder.meet();
+            *home = Some(feeder);
         }
     }
 }
@@ -301,6 +326,10 @@ struct Feeder {
     /// The cache holds everything since a keyframe.
     complete: bool,
     caps: Option<gst::Caps>,
+    /// How long a frame of these caps lasts, where that can be told: an AAC frame has 1024 samples.
+    frame_length: Option<gst::ClockTime>,
+    /// When the frame before was to be decoded.
+    before: Option<gst::ClockTime>,
     /// The source's segment and the same with the offset in it.
     segments: Option<(gst::Segment, gst::Segment)>,
 }
@@ -321,6 +350,8 @@ impl Feeder {
             cached: 0,
             complete: false,
             caps: None,
+            frame_length: None,
+            before: None,
             segments: None,
         }
     }
@@ -331,6 +362,7 @@ impl Feeder {
         self.cached = 0;
         self.complete = false;
         self.caps = None;
+        self.before = None;
         self.segments = None;
     }
 
@@ -339,6 +371,7 @@ impl Feeder {
             && self.caps.as_ref().is_none_or(|before| *before != now)
         {
             caps(&now);
+            self.frame_length = frame_length(&now);
             self.caps = Some(now);
         }
         let Some(frame) = self.frame(fanout, sample) else { return };
@@ -368,16 +401,30 @@ impl Feeder {
         let buffer = sample.buffer()?;
         let pts = buffer.pts().or(buffer.dts())?;
         self.map(fanout, sample.segment()?, pts)?;
+        let length = self.length(buffer.dts().unwrap_or(pts));
         let (_, segment) = self.segments.as_ref()?;
         let time = running_time(segment, pts)?;
-        let shown =
-            gst::Sample::builder().buffer(&sample.buffer_owned()?).caps(self.caps.as_ref()?).segment(segment).build();
+        let mut buffer = sample.buffer_owned()?;
+        if buffer.duration().is_none()
+            && let Some(length) = length
+        {
+            buffer.make_mut().set_duration(length);
+        }
+        let shown = gst::Sample::builder().buffer(&buffer).caps(self.caps.as_ref()?).segment(segment).build();
         Some(Frame {
             time: u64::try_from(time).unwrap_or(0),
             keyframe: self.kind == Kind::Audio || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
             size: buffer.size(),
             sample: shown,
         })
+    }
+
+    /// How long a frame that does not say it lasts: RTMP has no durations, and in a file the last frame of each part
+    /// would last no time, which players take for none.
+    fn length(&mut self, decoded: gst::ClockTime) -> Option<gst::ClockTime> {
+        let before = self.before.replace(decoded);
+        let distance = before.and_then(|before| decoded.checked_sub(before));
+        self.frame_length.or(distance.filter(|distance| *distance < gst::ClockTime::SECOND))
     }
 
     /// Makes `segments` be those of the source's segment.
@@ -403,10 +450,13 @@ impl Feeder {
     fn remember(&mut self, fanout: &Shared, frame: &Frame) {
         match self.kind {
             Kind::Video if frame.keyframe => {
-                self.cache.clear();
-                self.cached = 0;
+                let full = self.cached + frame.size > VIDEO_CACHE;
+                if fanout.forgets() || !self.complete || full {
+                    self.cache.clear();
+                    self.cached = 0;
+                    fanout.gop_start.store(frame.time, Relaxed);
+                }
                 self.complete = true;
-                fanout.gop_start.store(frame.time, Relaxed);
             }
             Kind::Video if !self.complete => return,
             Kind::Video if self.cached + frame.size > VIDEO_CACHE => {
@@ -428,8 +478,10 @@ impl Feeder {
     fn forget_sound(&mut self, fanout: &Shared, now: u64) {
         let needed_from = if fanout.has_video.load(Relaxed) {
             fanout.gop_start.load(Relaxed)
-        } else {
+        } else if fanout.forgets() {
             now.saturating_sub(AUDIO_ONLY_CACHE)
+        } else {
+            0
         };
         while let Some(oldest) = self.cache.front()
             && (oldest.time < needed_from || self.cached > AUDIO_CACHE)
@@ -459,6 +511,12 @@ impl Member {
         let from_start = cache.iter().filter(|frame| leads || frame.time >= start);
         from_start.for_each(|frame| self.consumer.take(frame));
     }
+}
+
+fn frame_length(caps: &gst::CapsRef) -> Option<gst::ClockTime> {
+    let track = Track::from_caps(caps).filter(|track| track.codec == Codec::Aac)?;
+    let nanoseconds = 1_024_000_000_000_u64.checked_div(track.rate.into())?;
+    Some(gst::ClockTime::from_nseconds(nanoseconds))
 }
 
 pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::name::{is_secret, mask};
+
 /// Longest time a graph may take to be drawn.
 const DRAWING: Duration = Duration::from_secs(10);
 
@@ -18,6 +20,43 @@ pub enum GraphError {
     /// `dot` failed or took too long.
     #[error("dot could not draw the graph: {0}")]
     Failed(String),
+}
+
+/// A graph without secrets: those of URIs, and the values of properties whose names speak of secrets.
+///
+/// GStreamer writes an element's properties into the label of its box, as `\nname=value`; a backslash that belongs to a
+/// value is doubled.
+pub(super) fn masked(dot: &str) -> String {
+    let mut out = String::with_capacity(dot.len());
+    let mut rest = dot;
+    while let Some(end) = label_piece(rest, false) {
+        let (done, property) = rest.split_at((end + 2).min(rest.len()));
+        out.push_str(done);
+        rest = property;
+        let name = property.split('=').next().unwrap_or("");
+        if name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) && is_secret(name) {
+            out.push_str(name);
+            out.push_str("=***");
+            rest = &property[label_piece(property, true).unwrap_or(property.len())..];
+        }
+    }
+    out.push_str(rest);
+    mask(&out)
+}
+
+/// Where the next `\n` stands, or the quotation mark that closes the label.
+fn label_piece(text: &str, or_label_end: bool) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if bytes.get(at + 1) == Some(&b'n') => return Some(at),
+            b'\\' => at += 2,
+            b'"' if or_label_end => return Some(at),
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 /// Draws a graph in Graphviz's language as SVG.
@@ -52,5 +91,28 @@ pub async fn svg(dot: &str) -> Result<Vec<u8>, GraphError> {
         Ok(output.stdout)
     } else {
         Err(GraphError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_elements_are_masked() {
+        let dot = r#"label="GstRtmp2Src\nsrc0\n[=]\nlocation=\"rtmp://h/live/a?token=abc\"\npassword=\"s\\\\n\\\"x\"\nport=9\nstream=\"a?token=abc\"\nuser-pw=\"q\"";
+  next [label="q = \n"];"#;
+        let shown = r#"label="GstRtmp2Src\nsrc0\n[=]\nlocation=\"rtmp://h/live/a?token=***\"\npassword=***\nport=9\nstream=\"a?token=***\"\nuser-pw=***";
+  next [label="q = \n"];"#;
+        assert_eq!(masked(dot), shown);
+        assert_eq!(masked(shown), shown);
+        assert_eq!(masked(r"torn\npassword=abc\"), r"torn\npassword=***");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-z\\\\n\"=\u{e4}]{0,60}") {
+            let _ = masked(&text);
+        }
     }
 }

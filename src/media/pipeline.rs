@@ -165,7 +165,7 @@ impl Pipeline {
 
     fn log_graph(&self) {
         let dot = self.gst.debug_to_dot_data(gst::DebugGraphDetails::all());
-        tracing::error!(pipeline = %self.entry.id, graph = %mask(&dot), "a transition hangs");
+        tracing::error!(pipeline = %self.entry.id, graph = %super::graph::masked(&dot), "a transition hangs");
     }
 
     /// An element by its name in the line.

@@ -10,6 +10,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use serde::Serialize;
 
+use super::graph;
 use super::pipeline::{MediaError, blocking};
 use super::template::Launch;
 use crate::name::{StreamName, mask};
@@ -123,7 +124,7 @@ impl Pipelines {
     /// # Errors
     /// [`MediaError::Deadline`] when an element does not answer.
     pub async fn dot(&self, id: &str) -> Result<Option<String>, MediaError> {
-        self.inspect(id, |_, pipeline| mask(&pipeline.debug_to_dot_data(gst::DebugGraphDetails::all()))).await
+        self.inspect(id, |_, pipeline| graph::masked(&pipeline.debug_to_dot_data(gst::DebugGraphDetails::all()))).await
     }
 
     async fn inspect<T: Send + 'static>(
@@ -207,13 +208,31 @@ fn properties(element: &gst::Element) -> BTreeMap<String, String> {
         if value.type_().is_a(gst::glib::Type::OBJECT) || value.type_().is_a(gst::glib::Type::POINTER) {
             continue;
         }
-        if let (Ok(now), default) = (value.serialize(), spec.default_value().serialize()) {
-            if default.is_ok_and(|default| default == now) {
-                continue;
-            }
-            let shown = if crate::name::is_secret(spec.name()) { "***".into() } else { mask(&now) };
-            properties.insert(spec.name().to_owned(), shown);
+        let Some(now) = serialized(&value) else { continue };
+        if serialized(spec.default_value()).is_some_and(|default| default == now) {
+            continue;
         }
+        let shown = if crate::name::is_secret(spec.name()) { "***".into() } else { mask(&now) };
+        properties.insert(spec.name().to_owned(), shown);
     }
     properties
+}
+
+/// A text as it is, any other value as GStreamer writes it; `None` for what it cannot write.
+///
+/// What may be nothing is asked first: GStreamer's writers of these types end the program (a critical) on nothing.
+fn serialized(value: &gst::glib::Value) -> Option<String> {
+    if let Ok(text) = value.get::<Option<String>>() {
+        return Some(text.unwrap_or_default());
+    }
+    if let Ok(structure) = value.get::<Option<gst::Structure>>() {
+        return structure.map(|structure| structure.to_string());
+    }
+    if let Ok(caps) = value.get::<Option<gst::Caps>>() {
+        return caps.map(|caps| caps.to_string());
+    }
+    if let Ok(tags) = value.get::<Option<gst::TagList>>() {
+        return tags.map(|tags| tags.to_string());
+    }
+    value.serialize().ok().map(|text| text.to_string())
 }

@@ -37,8 +37,9 @@ const CUT_TOLERANCE: u64 = 20_000_000;
 const VIDEO_IN: &str = "appsrc name=video_in format=time handle-segment-change=true max-bytes=0";
 const AUDIO_IN: &str = "appsrc name=audio_in format=time handle-segment-change=true max-bytes=0";
 /// The beginnings of a template's branches that take a stream: appsrc in the server, a test source in a shell.
-pub fn inputs(filling: Filling) -> Filling {
-    filling.input("video_in", VIDEO_IN, test_source).input("audio_in", AUDIO_IN, test_source)
+pub fn inputs(filling: Filling, sound: bool) -> Filling {
+    let filling = filling.input("video_in", VIDEO_IN, test_source);
+    if sound { filling.input("audio_in", AUDIO_IN, test_source) } else { filling }
 }
 
 /// Ten seconds of picture or sound in a codec, for a shell. The encoders are those that need no GPL plugin.

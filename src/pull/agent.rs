@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{PullRequest, SourceUri, Tools};
 use crate::event::Event;
-use crate::hub::{Publication, STOPPED_BY_REST};
+use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 use crate::media::{Accept, Filling, Kind, Source, SourceEvent, Track, outputs};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -28,10 +28,12 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const SETTLE_SOUND: Duration = Duration::from_secs(4);
 /// How long a track that the source has announced may take to its first frame.
 const ANNOUNCED: Duration = Duration::from_secs(12);
+/// Why a source that players asked for is left.
+const NO_PLAYERS: &str = "Nobody plays it any more";
+/// The same when it could not be had.
+const SOURCE_LOST: &str = "Failed to connect to origin stream";
 /// How often a running source is looked at.
 const WATCH: Duration = Duration::from_millis(500);
-/// What a server sends before it has anything to say: its half of the handshake. RTMP 1.0, 5.2.
-const HANDSHAKE: u64 = 3073;
 /// Media that flowed this long makes the next loss the first one again.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -81,15 +83,23 @@ pub(super) struct Job {
     request: PullRequest,
     publication: Publication,
     tools: Tools,
-    stop: CancellationToken,
+    ends: Ends,
     view: watch::Sender<AgentView>,
+}
+
+/// What ends an agent from outside.
+pub(super) struct Ends {
+    /// Somebody ends this one.
+    pub(super) stop: CancellationToken,
+    /// The server shuts down.
+    pub(super) closing: CancellationToken,
 }
 
 pub(super) fn new(
     request: PullRequest,
     publication: Publication,
     tools: Tools,
-    stop: CancellationToken,
+    ends: Ends,
 ) -> (Job, watch::Receiver<AgentView>) {
     let (view, snapshot) = watch::channel(AgentView {
         session: publication.session(),
@@ -103,7 +113,7 @@ pub(super) fn new(
         attempts: 0,
         last_error: None,
     });
-    let job = Job { request, publication, tools, stop, view };
+    let job = Job { request, publication, tools, ends, view };
     (job, snapshot)
 }
 
@@ -125,19 +135,19 @@ impl Outcome {
 impl Job {
     /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
     pub(super) async fn run(self) -> watch::Sender<AgentView> {
-        let stop = self.stop.clone();
         let ended = tokio::select! {
             biased;
-            () = stop.cancelled() => true,
-            () = self.publication.terminated() => true,
-            () = self.unwanted() => true,
-            () = self.tries() => self.request.on_demand,
+            () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
+            () = self.ends.stop.cancelled() => STOPPED_BY_REST,
+            () = self.publication.terminated() => STOPPED_BY_REST,
+            () = self.unwanted() => NO_PLAYERS,
+            () = self.tries() => match self.request.on_demand {
+                true => SOURCE_LOST,
+                false => return self.gave_up().await,
+            },
         };
-        if ended {
-            self.publication.leave(STOPPED_BY_REST).await;
-            return self.view;
-        }
-        self.gave_up().await
+        self.publication.leave(ended).await;
+        self.view
     }
 
     /// Leaves the stream, and stays in the list as failed until somebody removes it.
@@ -146,7 +156,10 @@ impl Job {
         self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
         self.publication.leave(&reason).await;
         self.view.send_modify(|view| view.status = AgentStatus::Failed);
-        self.stop.cancelled().await;
+        tokio::select! {
+            () = self.ends.closing.cancelled() => {}
+            () = self.ends.stop.cancelled() => {}
+        }
         self.view
     }
 
@@ -331,7 +344,8 @@ impl Job {
         if !refused.is_empty() {
             return Outcome::failed(format!("nothing of the source may be brought: {}", refused.join("; ")));
         }
-        let connected = answered || source.bytes_in().is_some_and(|bytes| bytes >= HANDSHAKE);
+        // The handshake is not counted: any byte is an answer to what was asked for.
+        let connected = answered || source.bytes_in().is_some_and(|bytes| bytes > 0);
         Outcome {
             reason: match connected {
                 true => format!("the server answers, but nothing is published there ({seconds} s)"),

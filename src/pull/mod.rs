@@ -170,6 +170,7 @@ pub struct Pulls {
     hub: Hub,
     commands: mpsc::Sender<Command>,
     agents: watch::Receiver<Arc<Vec<Agent>>>,
+    closing: CancellationToken,
 }
 
 /// An agent's handle.
@@ -183,7 +184,13 @@ pub struct Agent {
 
 enum Command {
     Pull(PullRequest, oneshot::Sender<Result<(), PullError>>),
-    Ended(MediaSessionId),
+}
+
+/// Tells the supervisor that an agent has ended. The view closes once the agent is off the list: then whoever waits for
+/// its end goes on.
+struct Ended {
+    session: MediaSessionId,
+    _view: watch::Sender<AgentView>,
 }
 
 impl Pulls {
@@ -192,9 +199,11 @@ impl Pulls {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (list, agents) = watch::channel(Arc::new(Vec::new()));
         let hub = tools.hub.clone();
-        let supervisor = Supervisor { tools, list, tasks: tasks.clone(), commands: commands.downgrade() };
-        tasks.spawn(supervisor.run(inbox));
-        Self { hub, commands, agents }
+        let (goners, gone) = mpsc::unbounded_channel();
+        let closing = CancellationToken::new();
+        let supervisor = Supervisor { tools, list, tasks: tasks.clone(), goners, closing: closing.clone() };
+        tasks.spawn(supervisor.run(inbox, gone));
+        Self { hub, commands, agents, closing }
     }
 
     /// Starts an agent. It publishes its name at once and then dials.
@@ -249,10 +258,18 @@ impl Pulls {
         self.agents.borrow().iter().filter(sees).cloned().collect()
     }
 
-    /// Stops every agent; waits until all are gone.
+    /// Waits until no agent with this media session is on the list.
+    pub async fn gone(&self, session: MediaSessionId) {
+        let agent = self.agents.borrow().iter().find(|agent| agent.view().session == session).cloned();
+        if let Some(agent) = agent {
+            agent.gone().await;
+        }
+    }
+
+    /// Stops every agent, as the server shuts down; one that is started now ends at once. Waits until all are gone.
     pub async fn stop_all(&self) {
+        self.closing.cancel();
         let agents = self.agents.borrow().clone();
-        agents.iter().for_each(|agent| agent.stop.cancel());
         for agent in agents.iter() {
             agent.gone().await;
         }
@@ -286,18 +303,24 @@ struct Supervisor {
     tools: Tools,
     list: watch::Sender<Arc<Vec<Agent>>>,
     tasks: TaskTracker,
-    commands: mpsc::WeakSender<Command>,
+    goners: mpsc::UnboundedSender<Ended>,
+    closing: CancellationToken,
 }
 
 impl Supervisor {
-    async fn run(self, mut inbox: mpsc::Receiver<Command>) {
-        while let Some(command) = inbox.recv().await {
-            match command {
-                Command::Pull(request, reply) => {
-                    // A caller that no longer waits has its agent all the same: it asked for it.
-                    let _ = reply.send(self.pull(request).await);
-                }
-                Command::Ended(session) => self.forget(session),
+    async fn run(self, mut inbox: mpsc::Receiver<Command>, mut gone: mpsc::UnboundedReceiver<Ended>) {
+        loop {
+            tokio::select! {
+                biased;
+                // First who has ended: whoever waits for that may pull the same source at once.
+                Some(ended) = gone.recv() => self.forget(ended.session),
+                command = inbox.recv() => match command {
+                    Some(Command::Pull(request, reply)) => {
+                        // A caller that no longer waits has its agent all the same: it asked for it.
+                        let _ = reply.send(self.pull(request).await);
+                    }
+                    None => return,
+                },
             }
         }
     }
@@ -312,7 +335,9 @@ impl Supervisor {
             if agent.view().status != AgentStatus::Failed {
                 return Err(PullError::AlreadyPulled { uri: request.uri.to_string(), stream: agent.view().local_name });
             }
-            agent.terminate().await;
+            // It has left its stream already; only its place on the list is taken.
+            agent.stop.cancel();
+            self.forget(agent.view().session);
         }
         self.start(request).await
     }
@@ -322,17 +347,15 @@ impl Supervisor {
         let publisher = self.publisher(&request, session.clone())?;
         let publication = self.tools.hub.publish(publisher).await?;
         let stop = CancellationToken::new();
-        let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), stop.clone());
+        let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
+        let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), ends);
         let agent = Agent { uri: request.uri, family: request.family, view, stop };
         self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
-        let commands = self.commands.clone();
+        let goners = self.goners.clone();
         self.tasks.spawn(async move {
             let view = job.run().await;
-            if let Some(commands) = commands.upgrade() {
-                let _ = commands.send(Command::Ended(session)).await;
-            }
-            // Whoever waits for the agent's end goes on once it is off the list.
-            drop(view);
+            // A supervisor that is gone has no list.
+            let _ = goners.send(Ended { session, _view: view });
         });
         Ok(())
     }

@@ -26,7 +26,7 @@ pub use sdp::PolicyError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The compiled-in rules: H.264, recorded, and AAC at the nine rates WCS lists.
+/// The compiled-in rules: H.264, recorded, and AAC at every standard rate: the nine that WCS lists, and 7350, 64000, 88200 and 96000 Hz.
 const DEFAULT: &str = include_str!("../../conf/rtmp_agent.sdp");
 
 /// The name AAC has in an SDP, in small letters.
@@ -194,7 +194,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RATES: [u32; 9] = [8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000];
+    /// ISO/IEC 14496-3, table 1.18.
+    const RATES: [u32; 13] =
+        [7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000];
 
     /// A file with these lines below a working video section's `m=` and `a=rtpmap`, then an audio section.
     fn with_video(lines: &str) -> SourcePolicy {
@@ -212,7 +214,7 @@ mod tests {
             assert_eq!(policy.allows_audio("mpeg4-generic", rate), Ok(()));
             assert_eq!(policy.allows_audio("AAC", rate), Ok(()));
         }
-        assert!(matches!(policy.allows_audio("AAC", 96_000), Err(Refusal::Rate { rate: 96_000, .. })));
+        assert!(matches!(policy.allows_audio("AAC", 44_056), Err(Refusal::Rate { rate: 44_056, .. })));
         assert!(matches!(policy.allows_audio("PCMA", 8000), Err(Refusal::Codec { .. })));
     }
 
@@ -276,9 +278,9 @@ mod tests {
         let policy = SourcePolicy::default();
         for (refusal, text) in [
             (
-                policy.allows_audio("AAC", 96_000),
-                "does not list AAC at 96000 Hz: add 101 to the end of the m=audio line, and below it the line \
-                 a=rtpmap:101 mpeg4-generic/96000",
+                policy.allows_audio("AAC", 44_056),
+                "does not list AAC at 44056 Hz: add 101 to the end of the m=audio line, and below it the line \
+                 a=rtpmap:101 mpeg4-generic/44056",
             ),
             (policy.allows_audio("PCMA", 8000), "the audio codec PCMA: add 101 to the end of the m=audio line"),
             (policy.check_video("H265"), "below it the line a=rtpmap:96 H265/90000"),
@@ -293,8 +295,8 @@ mod tests {
 
     #[test]
     fn doing_what_the_refusal_says_lets_the_track_through() {
-        let sdp = DEFAULT.replace("102 108 104", "102 108 104 101\na=rtpmap:101 mpeg4-generic/96000");
-        assert_eq!(SourcePolicy::parse(&sdp).unwrap().allows_audio("AAC", 96_000), Ok(()));
+        let sdp = DEFAULT.replace("107 109", "107 109 101\na=rtpmap:101 mpeg4-generic/44056");
+        assert_eq!(SourcePolicy::parse(&sdp).unwrap().allows_audio("AAC", 44_056), Ok(()));
     }
 
     #[test]

@@ -4,12 +4,28 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 
 use super::name::{temporary, with_suffix};
 
 /// How many names are tried before giving up: more files of one name than this are a mistake in the template.
 const TRIES: u32 = 10_000;
+
+/// The file whose lock says that a server writes into a directory.
+const LOCK: &str = ".weir.lock";
+
+/// Marks `dir` as this process's own until the file is dropped; `None` when another process has it.
+///
+/// # Errors
+/// The system's: no permission, or a file system without locks.
+pub(super) fn lock(dir: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(LOCK))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// Creates the temporary file of `name` in `dir` and gives its path. A name that is taken, finished or not, gets a suffix.
 ///
@@ -92,6 +108,16 @@ mod tests {
         assert!(commit(&second, "a.mp4").unwrap().ends_with("a-3.mp4"));
         assert_eq!(std::fs::read_to_string(dir.path().join("a.mp4")).unwrap(), "old");
         assert_eq!(std::fs::read_to_string(dir.path().join("a-3.mp4")).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        assert!(first.is_some());
+        assert!(lock(dir.path()).unwrap().is_none());
+        drop(first);
+        assert!(lock(dir.path()).unwrap().is_some());
     }
 
     #[test]

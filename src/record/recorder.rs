@@ -282,7 +282,8 @@ impl Session<'_> {
             })
         };
         NameFacts {
-            stream_name: recorder.stream.as_str().to_owned(),
+            // Masked: a stream pulled by its URL is named by it, and files are shown and listed.
+            stream_name: recorder.stream.to_string(),
             session_id: Some(recorder.connection.clone()),
             media_session_id: recorder.session.to_string(),
             login: None,
@@ -309,7 +310,7 @@ impl Session<'_> {
         let filling = self
             .tracks
             .iter()
-            .fold(inputs(Filling::new()), |filling, track| filling.track_in(track.kind, &track.codec));
+            .fold(inputs(Filling::new(), true), |filling, track| filling.track_in(track.kind, &track.codec));
         let elsewhere = format!("weir-part.{}", self.container.extension());
         let filling = filling.value_for_shell("location", &location, &elsewhere);
         let template = recorder.tools.catalog.get(self.container.template()).map_err(|error| error.to_string())?;

@@ -13,9 +13,34 @@ use crate::event::{Event, Events};
 /// What hides a file that cannot be finished from the next start, and keeps it for a person.
 const BROKEN: &str = "broken";
 
+/// A directory of recordings that this process has for its own. Dropping it lets another have it.
+pub struct Owned {
+    _lock: Option<std::fs::File>,
+}
+
+/// Takes `dir` for this process and finishes what an earlier one left there ([`recover`]). Files that are unfinished
+/// because another server writes them now are left alone: a directory that another has is not looked into. Blocks.
+pub fn own(dir: &Path, events: &Events) -> Owned {
+    let lock = match files::lock(dir) {
+        Ok(lock) => lock,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), "record_dir cannot be locked, so unfinished recordings are left as they are: {error}");
+            return Owned { _lock: None };
+        }
+    };
+    match lock {
+        Some(_) => recover(dir, events),
+        None => tracing::warn!(
+            dir = %dir.display(),
+            "another server writes to this record_dir: unfinished recordings in it are left as they are"
+        ),
+    }
+    Owned { _lock: lock }
+}
+
 /// Finishes every unfinished recording in `dir`. Nothing is deleted but empty files; what cannot be finished is kept
 /// under a name that ends in `.broken`. Blocks.
-pub fn recover(dir: &Path, events: &Events) {
+fn recover(dir: &Path, events: &Events) {
     let unfinished = match unfinished(dir) {
         Ok(files) => files,
         Err(error) => {

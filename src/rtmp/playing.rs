@@ -84,7 +84,8 @@ impl Playing {
         let mut view = subscription.view();
         let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
         let Ok(Ok(now)) = flows.map(|flows| flows.map(|view| view.clone())) else { return Err(nobody()) };
-        let kinds = playable(&now).map_err(|reason| Refusal { code: "NetStream.Play.Failed", reason })?;
+        let kinds =
+            playable(&now.name, &now.tracks).map_err(|reason| Refusal { code: "NetStream.Play.Failed", reason })?;
         let mut tap = Tap::default();
         tap.take(subscription.fanout(), &kinds);
         subscription.set_status("PLAYING");
@@ -255,9 +256,9 @@ fn header(format: &Format, now: u32) -> Option<Frame> {
 }
 
 /// The kinds of a stream's tracks that FLV carries.
-fn playable(view: &StreamView) -> Result<Vec<Kind>, String> {
+fn playable(stream: &StreamName, tracks: &[Track]) -> Result<Vec<Kind>, String> {
     let mut kinds = Vec::new();
-    for track in view.tracks.iter() {
+    for track in tracks {
         match (track.kind, &track.codec) {
             (Kind::Video, Codec::H264) | (Kind::Audio, Codec::Aac | Codec::Pcma | Codec::Pcmu) => {
                 kinds.push(track.kind)
@@ -266,7 +267,7 @@ fn playable(view: &StreamView) -> Result<Vec<Kind>, String> {
                 return Err(format!("the stream's video is {}, which RTMP players cannot take", codec.encoding_name()));
             }
             (Kind::Audio, codec) => {
-                let (stream, codec) = (&view.name, codec.encoding_name());
+                let codec = codec.encoding_name();
                 tracing::info!(%stream, "an RTMP player gets no sound: RTMP does not carry {codec}");
             }
         }
@@ -310,6 +311,7 @@ impl Drop for Playing {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn frame(kind: Kind, dts_ms: i64, pts_ms: i64) -> Output {
@@ -332,5 +334,27 @@ mod tests {
     fn times_wrap_as_rtmp_has_it() {
         let mut clock = Timing { base: Some(0), last: [0, 0] };
         assert_eq!(clock.place(&frame(Kind::Audio, (1 << 32) + 5, (1 << 32) + 5)), Some((5, 0)));
+    }
+
+    #[test]
+    fn what_flv_does_not_carry_is_refused_or_left_out() {
+        let track = |kind, codec| Track {
+            kind,
+            codec,
+            width: 0,
+            height: 0,
+            rate: 0,
+            channels: 0,
+            profile_level_id: None,
+            caps: String::new(),
+        };
+        let of = |video: Option<Codec>, audio: Option<Codec>| {
+            let video = video.map(|codec| track(Kind::Video, codec));
+            let tracks: Vec<Track> = video.into_iter().chain(audio.map(|codec| track(Kind::Audio, codec))).collect();
+            playable(&StreamName::new("a").unwrap(), &tracks)
+        };
+        assert_eq!(of(Some(Codec::H264), Some(Codec::Aac)), Ok(vec![Kind::Video, Kind::Audio]));
+        assert_eq!(of(None, Some(Codec::Pcmu)), Ok(vec![Kind::Audio]));
+        assert!(of(Some(Codec::Vp8), Some(Codec::Opus)).unwrap_err().contains("VP8"));
     }
 }

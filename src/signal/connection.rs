@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use data_encoding::BASE64;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::de::DeserializeOwned;
@@ -29,6 +30,7 @@ use super::message::{self, DataCall, Hello, Incoming, Status, StreamCall, Stream
 use crate::config::KeepAliveAlgorithm;
 use crate::hub::{ConnectionView, Phase, Player, Publisher, Recorded, StreamHandle, Subscriber};
 use crate::name::{MediaSessionId, StreamName};
+use crate::picture::PictureError;
 use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
 use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
@@ -63,7 +65,7 @@ pub(super) async fn run(
     let (sink, stream) = socket.split();
     let (out, outgoing) = mpsc::channel(OUTGOING);
     let stop = CancellationToken::new();
-    let writer = tokio::spawn(write(sink, outgoing));
+    let writer = signal.tasks.spawn(write(sink, outgoing));
     let outbox = Outbox { out: out.clone(), overrun: CancellationToken::new() };
     let mut connection = Connection {
         id: Uuid::new_v4().to_string(),
@@ -223,6 +225,7 @@ impl Connection {
             "unPublishStream" => self.stop_session(&fields(incoming)?, true),
             "stopStream" => self.stop_session(&fields(incoming)?, false),
             "availableStream" => self.available(&fields(incoming)?),
+            "snapshot" => self.snapshot(&fields(incoming)?),
             "sendStreamEvent" => self.stream_event(fields(incoming)?),
             "sendData" => self.data(&fields(incoming)?),
             "pushLogs" | "sessionDebug" | "submitBugReport" => {
@@ -422,6 +425,28 @@ impl Connection {
             Some(_) => None,
         };
         self.outbox.text(message::available(call.media_session_id.as_deref().unwrap_or_default(), info));
+        Ok(())
+    }
+
+    /// Takes a picture beside the connection; the browser is told under the id it chose for it.
+    fn snapshot(&self, call: &StreamCall) -> Result<(), String> {
+        let session = call.media_session_id.clone().unwrap_or_default();
+        let name = call.name.as_deref().and_then(|name| StreamName::new(name).ok());
+        let (pictures, outbox) = (self.signal.pictures.clone(), self.outbox.clone());
+        let established = self.app_key.is_some();
+        self.signal.tasks.spawn(async move {
+            let taken = match name.filter(|_| established) {
+                Some(name) => pictures.take(&name).await,
+                None => Err(PictureError::NotFound),
+            };
+            outbox.text(match taken {
+                Ok(png) => {
+                    let payload = json!({"snapshot": BASE64.encode(&png)});
+                    message::stream_event(&session, "snapshotCompleted", &payload)
+                }
+                Err(error) => message::stream_event(&session, "snapshotFailed", &json!({"info": error.to_string()})),
+            });
+        });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ pub use socket::serve;
 
 use crate::config::KeepAlive;
 use crate::hub::{Connections, Hub};
+use crate::picture::Pictures;
 use crate::pull::Pulls;
 use crate::webrtc::play::Plays;
 use crate::webrtc::publish;
@@ -25,6 +26,8 @@ pub struct Signal {
     pub publish: publish::Tools,
     /// Viewers.
     pub plays: Plays,
+    /// Snapshots.
+    pub pictures: Pictures,
     /// Browsers may have their streams recorded.
     pub record: bool,
     /// How a dead connection is noticed.

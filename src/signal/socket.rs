@@ -24,7 +24,7 @@ pub async fn serve(signal: Signal, stream: TcpStream, peer: SocketAddr, stop: Ca
     let filter = filter(signal, peer, stop.clone(), over.clone());
     let service = TowerToHyperService::new(warp::service(filter));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(false);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let served = tokio::select! {
         served = connection => served,

@@ -148,7 +148,7 @@ impl Feeds {
         fanout: &Fanout,
         stream: &Arc<RelayStream>,
     ) -> Result<Payloader, String> {
-        let filling = packets(inputs(Filling::new()));
+        let filling = packets(inputs(Filling::new(), true));
         let filling = playable.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec));
         let template = self.tools.catalog.get("play-webrtc").map_err(|error| error.to_string())?;
         let launch = template.fill(&filling).map_err(|error| error.to_string())?;

@@ -81,6 +81,8 @@ pub(in crate::webrtc) struct Transport<'a> {
 #[derive(Debug, Clone, Default)]
 pub(in crate::webrtc) struct Codec<'a> {
     pub pt: u8,
+    /// The value of its `a=rtpmap`, as it stands; empty for a static payload type without one.
+    pub map: &'a str,
     pub name: &'a str,
     pub clock: u32,
     pub fmtp: Option<&'a str>,
@@ -246,6 +248,7 @@ impl<'a> Media<'a> {
 
     fn rtpmap(&mut self, value: &'a str) {
         self.with_codec(value, |codec, map| {
+            codec.map = map;
             let mut parts = map.split('/');
             codec.name = parts.next().unwrap_or_default();
             codec.clock = parts.next().and_then(|clock| clock.trim().parse().ok()).unwrap_or(0);
@@ -321,6 +324,7 @@ fn sha256_fingerprint(value: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -385,7 +385,7 @@ fn size_at(bytes: &[u8], at: usize) -> u32 {
 
 #[test]
 fn killed_with_sound_and_b_frames() {
-    cut_and_judge(&killed(&[VIDEO_B, AUDIO], 800_000), 50);
+    cut_and_judge(&killed(&[VIDEO_B, AUDIO], 800_000), 20);
 }
 
 #[test]

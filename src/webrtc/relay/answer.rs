@@ -41,7 +41,7 @@ pub(super) enum Line {
     /// A track is sent on it.
     Send(Sent),
     /// It is refused with port 0.
-    Refused { media: String, proto: String, format: String, mid: String },
+    Refused { media: String, proto: String, format: String, rtpmap: Option<String>, mid: String },
 }
 
 /// A track that is sent.
@@ -192,8 +192,11 @@ fn feedback_of(sent: &[&Media<'_>]) -> Feedback {
 fn line(media: &Media<'_>, choice: Option<&(&Media<'_>, Kind, Choice<'_>)>, feedback: Feedback) -> Line {
     let (mid, proto) = (media.mid.to_owned(), media.proto.to_owned());
     let Some((_, kind, Choice { codec, rtpmap })) = choice else {
+        // some readers want to know every payload type, even of a refused line
         let format = media.formats.first().copied().unwrap_or("0").to_owned();
-        return Line::Refused { media: media.media.to_owned(), proto, format, mid };
+        let first = media.codecs.iter().find(|codec| codec.pt.to_string() == format && !codec.map.is_empty());
+        let rtpmap = first.map(|codec| codec.map.to_owned());
+        return Line::Refused { media: media.media.to_owned(), proto, format, rtpmap, mid };
     };
     let wanted = |kind: &&&str| match **kind {
         "transport-cc" => matches!(feedback, Feedback::Twcc(_)),
@@ -251,10 +254,13 @@ pub(super) fn write(plan: &Plan, local: &Local<'_>) -> String {
     for line in &plan.lines {
         match line {
             Line::Send(sent) => sent_lines(&mut out, plan, sent, local, std::mem::take(&mut candidates)),
-            Line::Refused { media, proto, format, mid } => {
+            Line::Refused { media, proto, format, rtpmap, mid } => {
                 push(&mut out, format_args!("m={media} 0 {proto} {format}"));
                 push(&mut out, format_args!("c=IN IP4 0.0.0.0"));
                 push(&mut out, format_args!("a=inactive"));
+                if let Some(rtpmap) = rtpmap {
+                    push(&mut out, format_args!("a=rtpmap:{format} {rtpmap}"));
+                }
                 if !mid.is_empty() {
                     push(&mut out, format_args!("a=mid:{mid}"));
                 }
@@ -338,5 +344,6 @@ fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 #[path = "answer_tests.rs"]
 mod tests;

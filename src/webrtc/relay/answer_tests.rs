@@ -1,11 +1,11 @@
 use super::*;
 
-const PLAY: &str = include_str!("../../tests/fixtures/chromium156_play.sdp");
-const SENDRECV: &str = include_str!("../../tests/fixtures/chromium156_sendrecv.sdp");
-const PUBLISH: &str = include_str!("../../tests/fixtures/chromium156_publish.sdp");
-const AUDIO: &str = include_str!("../../tests/fixtures/chromium156_audio.sdp");
-const VIDEO: &str = include_str!("../../tests/fixtures/chromium156_video.sdp");
-const DATA: &str = include_str!("../../tests/fixtures/chromium156_data.sdp");
+const PLAY: &str = include_str!("../../../tests/fixtures/chromium156_play.sdp");
+const SENDRECV: &str = include_str!("../../../tests/fixtures/chromium156_sendrecv.sdp");
+const PUBLISH: &str = include_str!("../../../tests/fixtures/chromium156_publish.sdp");
+const AUDIO: &str = include_str!("../../../tests/fixtures/chromium156_audio.sdp");
+const VIDEO: &str = include_str!("../../../tests/fixtures/chromium156_video.sdp");
+const DATA: &str = include_str!("../../../tests/fixtures/chromium156_data.sdp");
 
 const H264: Option<VideoCodec> = Some(VideoCodec::H264 { profile_level_id: None });
 const HIGH: Option<VideoCodec> = Some(VideoCodec::H264 { profile_level_id: Some(0x64001f) });
@@ -181,6 +181,7 @@ fn refused_lines_stay_in_their_place() {
     assert_eq!(lines[1], "m=video 0 UDP/TLS/RTP/SAVPF 96");
     assert!(lines[2].starts_with("m=audio 9 "));
     assert_eq!(lines[3], "m=application 0 UDP/DTLS/SCTP webrtc-datachannel");
+    assert!(text.contains("a=rtpmap:96 VP8/90000\r\n"));
     assert_eq!(text.matches("a=candidate").count(), 2);
     assert_eq!(text.replace("\r\n", "").matches(['\r', '\n']).count(), 0);
 }

@@ -132,6 +132,7 @@ impl Labels {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::gop::tests::packet;
     use super::*;

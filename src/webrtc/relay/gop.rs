@@ -66,6 +66,7 @@ impl GopCache {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use std::time::Instant;
 

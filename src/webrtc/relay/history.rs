@@ -58,6 +58,7 @@ impl History {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::gop::tests::packet;
     use super::*;

@@ -154,6 +154,7 @@ pub(super) fn local_ufrag(datagram: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

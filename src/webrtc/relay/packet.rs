@@ -127,6 +127,7 @@ pub(super) struct Packet {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -22,7 +22,7 @@ use super::socket::Sockets;
 use super::stream::Shared;
 use super::viewer::{BandwidthWatch, EndReason, ViewerEvent, ViewerSnapshot, ViewerState};
 
-/// How often str0m may ask to be called back at once without sending anything before it has to wait.
+/// How often in a row str0m may ask to be called back at once, or fail, without sending anything before it has to wait.
 const MAX_IDLE_TURNS: usize = 4;
 /// How long after its connect a viewer's estimate means something.
 const ESTIMATE_SETTLES: Duration = Duration::from_secs(4);
@@ -168,7 +168,7 @@ impl Session {
     /// Sends what is due and handles what has happened.
     pub fn drain(&mut self, now: Instant, sockets: &Sockets) -> Result<(), EndReason> {
         let mut idle = 0;
-        loop {
+        while idle <= MAX_IDLE_TURNS {
             match self.rtc.poll_output() {
                 Ok(Output::Transmit(transmit)) => {
                     idle = 0;
@@ -179,17 +179,18 @@ impl Session {
                     self.deadline = at;
                     return Ok(());
                 }
-                Ok(Output::Timeout(_)) if idle == MAX_IDLE_TURNS => {
-                    self.deadline = now + Duration::from_millis(1);
-                    return Ok(());
-                }
                 Ok(Output::Timeout(_)) => {
                     idle += 1;
                     self.rtc.handle_input(Input::Timeout(now)).or_else(|error| self.fault(&error))?;
                 }
-                Err(error) => self.fault(&error)?,
+                Err(error) => {
+                    idle += 1;
+                    self.fault(&error)?;
+                }
             }
         }
+        self.deadline = now + Duration::from_millis(1);
+        Ok(())
     }
 
     fn transmit(&mut self, transmit: &str0m::net::Transmit, sockets: &Sockets) {

@@ -334,6 +334,7 @@ impl Drop for RelayStream {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::packet::{AudioCodec, VideoCodec};
     use super::*;

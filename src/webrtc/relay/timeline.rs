@@ -92,6 +92,7 @@ pub(super) fn rate_of(tracks: &Tracks, kind: Kind) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

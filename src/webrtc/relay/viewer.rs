@@ -184,6 +184,7 @@ impl BandwidthWatch {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,260 @@
+//! The settings as a whole: layers, defaults, and the manual they come from.
+
+use super::*;
+use proptest::prelude::*;
+use std::io::Write;
+
+/// Every setting with a value that is not its default, in the notation of [`Config::settings`].
+const OTHERS: [(&str, &str); 39] = [
+    ("ip_local", "::1"),
+    ("http.port", "0"),
+    ("rest_max_body", "2K"),
+    ("rest_access_control_allow_origin", "https://example.org"),
+    ("rest_access_control_allow_headers", ""),
+    ("rest_access_control_allow_methods", "GET,POST"),
+    ("ws.port", "0"),
+    ("keep_alive.algorithm", "INTERNAL"),
+    ("keep_alive.server_interval", "100"),
+    ("keep_alive.probes", "3"),
+    ("ip", "203.0.113.7"),
+    ("media_port_from", "31003"),
+    ("media_port_to", "33000"),
+    ("webrtc.port", "40000"),
+    ("codecs", "vp8,opus"),
+    ("rtp_activity_timeout", "0"),
+    ("rtmp.port", "0"),
+    ("rtmp_max_connections", "7"),
+    ("rtmp_handshake_timeout", "6"),
+    ("rtmp_idle_timeout", "8"),
+    ("rtmp_max_message", "1M"),
+    ("rtmp_max_chunk", "64K"),
+    ("record_dir", "/srv/records"),
+    ("record_rotation", "20M"),
+    ("stream_record_policy", "streamName"),
+    ("stream_record_policy_template", "{streamName}"),
+    ("encode_record_name", "true,HEX"),
+    ("exclude_record_name_characters", ":.,/ "),
+    ("record_streams", "false"),
+    ("record_flash_published_streams", "true"),
+    ("record_min_free_space", "0"),
+    ("rtmp_agent_sdp", "/etc/agent.sdp"),
+    ("pull_connect_timeout", "1"),
+    ("pull_stall_timeout", "2"),
+    ("pull_reconnect_initial", "3"),
+    ("pull_reconnect_max", "86400000"),
+    ("pull_reconnect_attempts", "4"),
+    ("rtmp_activity_timer_timeout", "0"),
+    ("shutdown_timeout", "5"),
+];
+
+fn sets(settings: &[&str]) -> Vec<String> {
+    settings.iter().map(|&setting| setting.to_owned()).collect()
+}
+
+fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn load_file(bytes: &[u8]) -> Result<Loaded, Problems> {
+    Config::load(Some(file(bytes).path()), [], &[])
+}
+
+/// The keys of the compiled-in file in its order, found without the parser under test.
+fn keys_of_defaults() -> Vec<&'static str> {
+    DEFAULTS
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(k, _)| k)
+        .collect()
+}
+
+#[test]
+fn the_defaults() {
+    let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
+    assert_eq!(unknown, [""; 0]);
+    assert_eq!(config, Config::default());
+    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
+    assert_eq!(ip_local.to_string(), "0.0.0.0");
+    assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
+    assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
+    assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
+    assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
+    assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
+    assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
+    assert_eq!(
+        record,
+        Record {
+            dir: "records".into(),
+            rotation: Rotation::Off,
+            policy: RecordPolicy::Template,
+            template: "stream-{mediaSessionId}-{login}".to_owned(),
+            name_encoding: NameEncoding::Plain,
+            excluded_characters: "/".to_owned(),
+            browsers: true,
+            every_rtmp: false,
+            min_free_space: 512 * 1024 * 1024,
+        }
+    );
+    let ms = Duration::from_millis;
+    assert_eq!(
+        rtmp,
+        Rtmp {
+            port: 1935,
+            max_connections: 1024,
+            handshake_timeout: ms(10_000),
+            idle_timeout: ms(20_000),
+            max_message: 8 << 20,
+            max_chunk: 16 << 20,
+        }
+    );
+    assert_eq!(
+        pull,
+        Pull {
+            rtmp_agent_sdp: None,
+            connect_timeout: ms(10_000),
+            stall_timeout: ms(10_000),
+            reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
+            idle_timeout: Some(ms(60_000)),
+        }
+    );
+    assert_eq!(shutdown_timeout, ms(10_000));
+}
+
+#[test]
+fn every_key_of_the_file_is_read_and_shown_and_the_reverse() {
+    let shown = Config::default().settings();
+    assert_eq!(shown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
+    assert_eq!(OTHERS.map(|(key, _)| key).to_vec(), keys_of_defaults());
+    for (key, value) in OTHERS {
+        let loaded = Config::load(None, [], &sets(&[&format!("{key}={value}")])).unwrap();
+        let changed: Vec<_> =
+            loaded.config.settings().into_iter().zip(&shown).filter(|(now, then)| now != *then).collect();
+        assert_eq!(changed.len(), 1, "{key} changes one setting: {changed:?}");
+        assert_eq!(changed[0].0, (key, value.to_owned()));
+    }
+}
+
+#[test]
+fn every_setting_of_the_file_has_a_comment_above_it() {
+    let mut commented = false;
+    for line in DEFAULTS.lines() {
+        assert!(line.len() <= 120 && line.is_ascii(), "{line}");
+        assert!(line.is_empty() || line.starts_with('#') || commented, "{line} has no comment");
+        commented = line.starts_with("# ") && !line.starts_with("# --");
+    }
+}
+
+#[test]
+fn what_is_shown_can_be_loaded() {
+    let all: Vec<_> = OTHERS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let config = Config::load(None, [], &all).unwrap().config;
+    let again: Vec<_> = config.settings().iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(Config::load(None, [], &again).unwrap().config, config);
+}
+
+#[test]
+fn later_sources_win() {
+    let conf = file(b"http.port=1\nrecord_dir=f\npull_stall_timeout=7\nhttp.port=2\n");
+    let variables = env(&[("WEIR_HTTP_PORT", "3"), ("WEIR_RECORD_DIR", "e"), ("HOME", "/"), ("WEIR_LOG", "info")]);
+    let Loaded { config, unknown } =
+        Config::load(Some(conf.path()), variables, &sets(&["http.port=4", "http.port=5"])).unwrap();
+    assert_eq!(config.http.port, 5);
+    assert_eq!(config.record.dir, Path::new("e"));
+    assert_eq!(config.pull.stall_timeout, Duration::from_millis(7));
+    assert_eq!(unknown, [""; 0]);
+    assert_eq!(Config::load(Some(conf.path()), [], &[]).unwrap().config.http.port, 2);
+}
+
+#[test]
+fn a_file_of_wcs_works_as_it_is() {
+    let wcs = b"ip=203.0.113.5\nip_local=0.0.0.0\nmedia_port_from=31001\nmedia_port_to=32000\n\
+        codecs=opus,alaw,ulaw,g729,speex16,g722,mpeg4-generic,telephone-event,h264,vp8,flv,mpv\n\
+        codecs_exclude_sip=mpeg4-generic,flv,mpv\nws.port=8080\nwss.port=8443\nhttp.port=9091\n\
+        record_rotation=10M\nencode_record_name=true,BASE64\nexclude_record_name_characters=:.,/\n\
+        keep_alive.algorithm=HIGH_LEVEL\n";
+    let Loaded { config, unknown } = load_file(wcs).unwrap();
+    assert_eq!(config.http.port, 9091);
+    assert_eq!(config.record.rotation, Rotation::Size(10 * 1024 * 1024));
+    assert_eq!(config.record.name_encoding, NameEncoding::Base64);
+    assert_eq!(config.record.excluded_characters, ":.,/");
+    assert_eq!(unknown, ["codecs_exclude_sip", "wss.port"]);
+}
+
+#[test]
+fn notations_of_the_file() {
+    for (bytes, dir) in [
+        (&b"record_dir: /a b \r\n"[..], "/a b"),
+        (b"record_dir /a", "/a"),
+        (b"\xef\xbb\xbfrecord_dir=/a", "/a"),
+        (b"record_dir=/a\\\r\n   /b\r\n", "/a/b"),
+        ("record_dir=/é/日本".as_bytes(), "/é/日本"),
+        (b"record_dir=/\xe9", "/é"),
+        (b"record_dir=/\\u00e9", "/é"),
+    ] {
+        assert_eq!(load_file(bytes).unwrap().config.record.dir, Path::new(dir), "{dir}");
+    }
+}
+
+#[test]
+fn all_problems_at_once() {
+    let conf = file(b"# comment\nhttp.port=http\nrecord_dir=\\u12\nrecord_rotation=20m\npull_reconnect_max=1\n");
+    let variables = env(&[("WEIR_SHUTDOWN_TIMEOUT", "soon")]);
+    let sets = sets(&["encode_record_name=true", "quiet", "rest_access_control_allow_origin=a\nb"]);
+    let problems = Config::load(Some(conf.path()), variables, &sets).unwrap_err();
+    let name = conf.path().display().to_string();
+    let text = problems.to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 9, "{text}");
+    for (line, parts) in lines.iter().zip([
+        &["cannot be used"][..],
+        &[&name, "line 3", "hexadecimal"],
+        &["--set \"quiet\"", "key=value"],
+        &["http.port = \"http\"", &name, "line 2", "0 to 65535"],
+        &["rest_access_control_allow_origin = \"a\\nb\"", "(--set)", "HTTP header"],
+        &["record_rotation = \"20m\"", "line 4", "20M"],
+        &["encode_record_name = \"true\"", "(--set)", "true,HEX"],
+        &["pull_reconnect_max = \"1\"", "line 5", "pull_reconnect_initial"],
+        &["shutdown_timeout = \"soon\"", "WEIR_SHUTDOWN_TIMEOUT", "milliseconds"],
+    ]) {
+        assert!(parts.iter().all(|part| line.contains(part)), "{line} has {parts:?}");
+    }
+}
+
+#[test]
+fn a_bad_value_that_is_overridden_does_no_harm() {
+    let conf = file(b"http.port=http\n");
+    let loaded = Config::load(Some(conf.path()), [], &sets(&["http.port=1"])).unwrap();
+    assert_eq!(loaded.config.http.port, 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_among_others() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path().to_owned(), dir.path().join("missing")] {
+        let Problems(problems) = Config::load(Some(&path), [], &sets(&["http.port=x"])).unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert!(matches!(&problems[0], Problem::File { path: named, line: None, .. } if *named == path));
+    }
+}
+
+#[test]
+fn unknown_names_are_listed_once_without_values() {
+    let conf = file(b"a.secret=hunter2\na.secret=hunter3\n");
+    let variables = env(&[("WEIR_Z", "1"), ("WEIR_HTP_PORT", "1"), ("WEIR_SERVICE_HOST", "10.0.0.1")]);
+    let loaded = Config::load(Some(conf.path()), variables, &sets(&["htp.port=1"])).unwrap();
+    assert_eq!(loaded.unknown, ["a.secret", "WEIR_HTP_PORT", "WEIR_Z", "--set htp.port"]);
+}
+
+proptest! {
+    #[test]
+    fn no_value_panics(index in 0..OTHERS.len(), value in "\\PC*") {
+        let _ = Config::load(None, [], &[format!("{}={value}", OTHERS[index].0)]);
+    }
+}

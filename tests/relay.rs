@@ -1,0 +1,365 @@
+//! The relay with str0m viewers in process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod viewer;
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use viewer::*;
+use weir::webrtc::relay::*;
+
+const S: Duration = Duration::from_secs(1);
+
+fn setup(config: RelayConfig, shape: Shape) -> (Relay, Arc<RelayStream>, Feeder) {
+    let relay = Relay::start(config).unwrap();
+    let stream = Arc::new(relay.stream(stream_config(None)));
+    let feeder = Feeder::start(Arc::clone(&stream), shape);
+    (relay, stream, feeder)
+}
+
+#[test]
+fn a_late_viewer_starts_with_the_last_keyframe_and_in_sync() {
+    let (relay, stream, _feeder) = setup(config(), Shape { gop: 100_000, ..MBIT });
+    std::thread::sleep(4 * S);
+    let gop = stream.snapshot().gop_packets;
+    let (mut client, mut viewer) = Client::join(&relay, &stream);
+    assert!(
+        drive(&mut [&mut client], 5 * S, |c| c[0].video.packets.len() > gop + 100 && c[0].audio.packets.len() > 150)
+    );
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Connected));
+
+    let packets: Vec<_> = client.video.packets.values().collect();
+    println!(
+        "connected {:?}, first video {:?}, gop {gop} packets",
+        client.connected.unwrap() - client.joined,
+        client.video.first.unwrap() - client.joined
+    );
+    assert_eq!(packets[0].1.payload[0], 0x67, "the first packet is the keyframe's SPS");
+    assert!(client.video.first.unwrap() - client.joined < Duration::from_millis(300));
+    assert_eq!(client.video.missing(), 0);
+
+    // timestamps never go back, stay the same inside a frame, and the burst does not last longer than it took to send
+    let ts: Vec<u32> = packets.iter().map(|(_, p)| p.header.timestamp).collect();
+    assert!(ts.windows(2).all(|w| w[1].wrapping_sub(w[0]) < 90_000), "monotonic");
+    let burst = f64::from(ts[gop].wrapping_sub(ts[0])) / 90_000.0;
+    let took = packets[gop].0 - packets[0].0;
+    println!("burst of {gop} packets labelled {burst:.3} s, took {took:?}");
+    assert!(burst < 1.0 && (burst - took.as_secs_f64()).abs() < 0.1);
+
+    // sync: the sender reports put a video and an audio packet that arrived together at the same time
+    let ntp = |packet: &str0m::rtp::RtpPacket, rate: f64| {
+        let info = packet.last_sender_info.as_ref().expect("a sender report came");
+        let unix = info.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let sr = info.rtp_time.rebase(str0m::media::Frequency::new(rate as u32).unwrap()).numer() as u32;
+        unix + f64::from(packet.header.timestamp.wrapping_sub(sr) as i32) / rate
+    };
+    let (at, video) = client.video.packets.values().next_back().unwrap();
+    let (_, audio) =
+        client.audio.packets.values().min_by_key(|(a, _)| if a > at { *a - *at } else { *at - *a }).unwrap();
+    let skew = ntp(video, 90_000.0) - ntp(audio, 48_000.0);
+    println!("skew {:.1} ms", skew * 1000.0);
+    assert!(skew.abs() < 0.045, "{skew}");
+    // every report so far was usable
+    for (_, p) in client.video.packets.values() {
+        if let Some(info) = &p.last_sender_info {
+            assert_ne!(info.rtp_time.numer() as u32, 0);
+        }
+    }
+    let snapshot = viewer.snapshot();
+    assert_eq!((snapshot.state, snapshot.starts, snapshot.dropped), (ViewerState::Connected, 1, 0));
+    relay.stop();
+}
+
+#[test]
+fn five_percent_loss_is_repaired() {
+    let (relay, stream, _feeder) = setup(config(), MBIT);
+    std::thread::sleep(S);
+    let (mut client, viewer) = Client::join(&relay, &stream);
+    client.loss = 0.05;
+    drive(&mut [&mut client], 10 * S, |_| false);
+    client.loss = 0.0;
+    drive(&mut [&mut client], S, |_| false);
+    let snapshot = viewer.snapshot();
+    println!(
+        "thrown {}, video {} missing {}, {snapshot:?}",
+        client.thrown,
+        client.video.packets.len(),
+        client.video.missing()
+    );
+    assert!(client.thrown > 60);
+    assert!(client.video.packets.len() > 1000);
+    assert_eq!(client.video.missing(), 0, "all repaired");
+    assert!(snapshot.nacks > 20 && snapshot.lost > 0 && snapshot.loss > 0.0);
+}
+
+#[test]
+fn keyframe_requests_are_throttled() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let relay = Relay::start(config()).unwrap();
+    let counter = Arc::clone(&requests);
+    let on_request: KeyframeRequest = Box::new(move || {
+        counter.fetch_add(1, SeqCst);
+    });
+    let stream = Arc::new(relay.stream(stream_config(Some(on_request))));
+    let _feeder = Feeder::start(Arc::clone(&stream), MBIT);
+    std::thread::sleep(S / 2);
+    let (mut a, viewer) = Client::join(&relay, &stream);
+    let (mut b, _viewer_b) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut a, &mut b], 5 * S, |c| c.iter().all(|c| c.video.packets.len() > 100)));
+    let before = requests.load(SeqCst);
+    let mut last = Instant::now();
+    drive(&mut [&mut a, &mut b], 2 * S, |clients| {
+        if last.elapsed() > Duration::from_millis(30) {
+            last = Instant::now();
+            for client in clients.iter_mut() {
+                client.ask_keyframe();
+            }
+        }
+        false
+    });
+    let made = requests.load(SeqCst) - before;
+    drive(&mut [&mut a, &mut b], S + S / 2, |_| false);
+    println!("{made} requests of {} PLIs", viewer.snapshot().plis);
+    assert!((3..=5).contains(&made), "{made}");
+    assert!(viewer.snapshot().plis > 10);
+}
+
+#[test]
+fn a_viewer_whose_requests_find_nobody_is_started_again() {
+    let (relay, stream, _feeder) = setup(config(), Shape { gop: 100_000, ..MBIT });
+    std::thread::sleep(S);
+    let (mut client, viewer) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut client], 5 * S, |c| c[0].video.packets.len() > 250));
+    drive(&mut [&mut client], 3 * S, |_| false);
+    client.ask_keyframe();
+    drive(&mut [&mut client], 3 * S, |_| false);
+    assert_eq!(viewer.snapshot().starts, 2);
+    let spses = client.video.packets.values().filter(|(_, p)| p.payload[0] == 0x67).count();
+    assert_eq!(spses, 2);
+    assert_eq!(client.video.missing(), 0);
+    let ts: Vec<u32> = client.video.packets.values().map(|(_, p)| p.header.timestamp).collect();
+    assert!(ts.windows(2).all(|w| w[1].wrapping_sub(w[0]) < 90_000), "monotonic");
+}
+
+#[test]
+fn a_vanished_viewer_is_dropped_and_hurts_nobody() {
+    let config = RelayConfig { silence_timeout: 2 * S, connect_timeout: 2 * S, shards: 1, ..config() };
+    let (relay, stream, _feeder) = setup(config, MBIT);
+    let (mut gone, mut viewer_gone) = Client::join(&relay, &stream);
+    let (mut stays, mut viewer_stays) = Client::join(&relay, &stream);
+    let (_never, mut viewer_never) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut gone, &mut stays], 5 * S, |c| c.iter().all(|c| c.video.packets.len() > 50)));
+    assert_eq!(stream.snapshot().viewers, 2);
+    drive(&mut [&mut stays], 4 * S, |_| false);
+    assert_eq!(next_event(&mut viewer_gone, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer_gone, S), Some(ViewerEvent::Ended(EndReason::Vanished)));
+    assert_eq!(next_event(&mut viewer_gone, S), None);
+    assert_eq!(next_event(&mut viewer_never, S), Some(ViewerEvent::Ended(EndReason::IceTimeout)));
+    assert_eq!(next_event(&mut viewer_stays, S), Some(ViewerEvent::Connected));
+    assert_eq!(stream.snapshot().viewers, 1);
+    assert_eq!(stays.video.missing(), 0);
+    let arrivals: Vec<_> = stays.video.packets.values().map(|(at, _)| *at).collect();
+    let gap = arrivals.windows(2).map(|w| w[1].saturating_duration_since(w[0])).max().unwrap();
+    println!("longest gap {gap:?}");
+    assert!(gap < Duration::from_millis(150));
+}
+
+#[test]
+fn a_slow_line_is_reported_and_hurts_nobody() {
+    let config = RelayConfig { bandwidth_event_interval: 4 * S, shards: 1, ..config() };
+    let (relay, stream, _feeder) = setup(config, MBIT);
+    std::thread::sleep(S);
+    let (mut slow, mut viewer_slow) = Client::join(&relay, &stream);
+    let (mut fast, viewer_fast) = Client::join(&relay, &stream);
+    slow.limit = Some(500_000.0);
+    drive(&mut [&mut slow, &mut fast], 14 * S, |_| false);
+    println!("slow {:?}", viewer_slow.snapshot());
+    println!("fast estimate {:?}", viewer_fast.snapshot().estimate_bps);
+    assert_eq!(next_event(&mut viewer_slow, S), Some(ViewerEvent::Connected));
+    let Some(ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps }) = next_event(&mut viewer_slow, S) else {
+        panic!("the event comes");
+    };
+    assert!(estimate_bps < stream_bps && stream_bps > 900_000);
+    assert!(viewer_fast.snapshot().estimate_bps.unwrap() > 1_000_000);
+    assert_eq!(fast.video.missing(), 0);
+}
+
+#[test]
+fn a_wrong_certificate_ends_in_the_handshake() {
+    let (relay, stream, _feeder) = setup(config(), MBIT);
+    let (mut client, mut viewer) = Client::join_with(&relay, &stream, |offer| {
+        let at = offer.find("a=fingerprint:sha-256 ").unwrap() + 22;
+        let old = &offer[at..at + 95];
+        offer.replace(old, &["00"; 32].join(":"))
+    });
+    drive(&mut [&mut client], S, |_| false);
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Ended(EndReason::DtlsFailed)));
+}
+
+#[test]
+fn a_stream_that_ends_ends_its_viewers() {
+    let relay = Relay::start(config()).unwrap();
+    let stream = Arc::new(relay.stream(stream_config(None)));
+    let feeder = Feeder::start(Arc::clone(&stream), MBIT);
+    let (mut client, mut viewer) = Client::join(&relay, &stream);
+    let (_waiting, mut viewer_waiting) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut client], 5 * S, |c| c[0].video.packets.len() > 50));
+    drop(feeder);
+    drop(stream);
+    assert!(drive(&mut [&mut client], S, |c| c[0].closed), "the browser is told");
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Ended(EndReason::StreamEnded)));
+    assert_eq!(next_event(&mut viewer_waiting, S), Some(ViewerEvent::Ended(EndReason::StreamEnded)));
+}
+
+#[test]
+fn a_viewer_may_check_from_several_addresses() {
+    let (relay, stream, _feeder) = setup(config(), MBIT);
+    // the first check comes from an address that leads nowhere; half of the time the one that works is the other shard's
+    let mut clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut client, viewer) = Client::join(&relay, &stream);
+            client.decoy = Some((UdpSocket::bind("127.0.0.1:0").unwrap(), 1));
+            (client, viewer)
+        })
+        .collect();
+    let mut all: Vec<&mut Client> = clients.iter_mut().map(|(client, _)| client).collect();
+    assert!(drive(&mut all, 15 * S, |c| c.iter().all(|c| c.video.packets.len() > 100)));
+    drive(&mut all, 5 * S, |_| false);
+    for (client, viewer) in &clients {
+        assert_eq!(client.video.missing(), 0);
+        assert_eq!(viewer.snapshot().remote, Some(client.socket.local_addr().unwrap()));
+        assert!(viewer.snapshot().rtt.is_some(), "its reports arrive, whatever shard gets them");
+    }
+}
+
+#[test]
+fn hostile_datagrams_do_no_harm() {
+    let (relay, stream, _feeder) = setup(config(), MBIT);
+    let (mut client, viewer) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut client], 5 * S, |c| c[0].video.packets.len() > 50));
+    let to = relay.candidates()[0];
+    let ufrag = client.answer.split("a=ice-ufrag:").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let flood = std::thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut random = 1u64;
+        let mut next = || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            random >> 33
+        };
+        let stun = |user: &str| {
+            let mut out = vec![0, 1, 0, (4 + user.len().next_multiple_of(4)) as u8, 0x21, 0x12, 0xa4, 0x42];
+            out.extend([9; 12]);
+            out.extend([0, 6, 0, user.len() as u8]);
+            out.extend(user.as_bytes());
+            out.resize(out.len().next_multiple_of(4), 0);
+            out
+        };
+        let end = Instant::now() + 3 * S;
+        let mut sent = 0u64;
+        while Instant::now() < end {
+            let mut bytes: Vec<u8> = (0..next() % 1500).map(|_| next() as u8).collect();
+            match next() % 6 {
+                0 => bytes = stun("unknown:user"),
+                1 => bytes = stun(&format!("{ufrag}:x")),
+                2 => {
+                    bytes = stun(&format!("{ufrag}:x"));
+                    let at = next() as usize % bytes.len();
+                    bytes[at] = next() as u8;
+                }
+                3 if bytes.len() > 20 => bytes[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]),
+                4 if !bytes.is_empty() => bytes[0] = 22,
+                5 if !bytes.is_empty() => bytes[0] = 0x80,
+                _ => {}
+            }
+            if socket.send_to(&bytes, to).is_ok() {
+                sent += 1;
+            }
+        }
+        sent
+    });
+    let before = client.video.packets.len();
+    drive(&mut [&mut client], 3 * S, |_| false);
+    let sent = flood.join().unwrap();
+    let got = client.video.packets.len() - before;
+    println!("{sent} hostile datagrams in 3 s, {got} video packets meanwhile, missing {}", client.video.missing());
+    assert!(got > 300 && client.video.missing() == 0);
+    assert_eq!(viewer.snapshot().state, ViewerState::Connected);
+}
+
+#[test]
+fn hostile_datagrams_from_the_viewers_own_address_do_no_harm_to_others() {
+    let (relay, stream, _feeder) = setup(RelayConfig { shards: 1, ..config() }, MBIT);
+    let (mut bad, _viewer_bad) = Client::join(&relay, &stream);
+    let (mut good, viewer_good) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut bad, &mut good], 5 * S, |c| c.iter().all(|c| c.video.packets.len() > 50)));
+    let to = relay.candidates()[0];
+    let mut random = 1u64;
+    let mut next = || {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) as u8
+    };
+    for round in 0..5000usize {
+        let mut bytes: Vec<u8> = (0..round % 300).map(|_| next()).collect();
+        if let Some(first) = bytes.first_mut() {
+            *first = [0x80, 0x81, 22, 23, 0, 20][round % 6];
+        }
+        if bytes.len() > 2 && round % 3 == 0 {
+            bytes[1] = 200 + (round % 8) as u8;
+        }
+        let _ = bad.socket.send_to(&bytes, to);
+        if round % 50 == 0 {
+            drive(&mut [&mut bad, &mut good], Duration::from_millis(5), |_| false);
+        }
+    }
+    let before = good.video.packets.len();
+    drive(&mut [&mut good], S, |_| false);
+    assert!(good.video.packets.len() > before + 80 && good.video.missing() == 0);
+    assert_eq!(viewer_good.snapshot().state, ViewerState::Connected);
+}
+
+#[test]
+fn a_hundred_viewers_add_no_thread_and_leave_nothing() {
+    let (relay, stream, _feeder) = setup(config(), MBIT);
+    std::thread::sleep(S / 2);
+    let mut clients = vec![];
+    let mut viewers = vec![];
+    let before = resources();
+    for _ in 0..100 {
+        let (mut client, viewer) = Client::join(&relay, &stream);
+        client.keep = false;
+        clients.push(client);
+        viewers.push(viewer);
+    }
+    let mut all: Vec<&mut Client> = clients.iter_mut().collect();
+    assert!(drive(&mut all, 20 * S, |c| c.iter().all(|c| c.count > 200)));
+    let during = resources();
+    // one socket a client is this test's own
+    println!("threads and files before {before:?}, with 100 viewers {during:?}");
+    assert_eq!(stream.snapshot().viewers, 100);
+    viewers.clear();
+    drive(&mut all, S, |_| false);
+    assert_eq!(stream.snapshot().viewers, 0);
+    assert!(clients.iter().all(|c| c.closed), "the browsers are told");
+    drop(clients);
+    let after = resources();
+    println!("after {after:?}");
+    relay.stop();
+}
+
+#[test]
+fn errors_of_the_caller() {
+    let relay = Relay::start(config()).unwrap();
+    let stream = relay.stream(stream_config(None));
+    let join = |offer: &str| relay.join(&stream, offer, &JoinOptions::default()).map(|_| ()).unwrap_err();
+    assert!(matches!(join("garbage"), JoinError::Sdp(SdpError::Malformed(_))));
+    let play = include_str!("fixtures/chromium156_publish.sdp");
+    assert_eq!(join(play).to_string(), "No common codecs");
+    let taken = RelayConfig { port: relay.candidates()[0].port(), ..config() };
+    assert!(matches!(Relay::start(taken), Err(StartError::Io(_))));
+    assert!(matches!(Relay::start(RelayConfig::default()), Err(StartError::NoAddress)));
+}
