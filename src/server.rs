@@ -88,7 +88,7 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone());
+        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
@@ -296,11 +296,12 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
     }
 }
 
-fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> rtmp::Tools {
+fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, tasks: &TaskTracker) -> rtmp::Tools {
     let settings = &config.rtmp;
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let defaults = rtmp::Limits::default();
     rtmp::Tools {
+        sounds: rtmp::Sounds::start(catalog.clone(), pipelines.clone(), tasks),
         catalog,
         pipelines,
         hub,

@@ -56,7 +56,10 @@ fn judge(clip: Clip, file: &Path, first: &str) {
     let same = got.video.iter().zip(&sent.video[missing..]);
     let offset = got.video[0].pts - sent.video[missing].pts;
     for (got, sent) in same {
-        assert_eq!((got.size, got.key), (sent.size, sent.key), "{first}: {got:?} {sent:?}");
+        // Parameter sets are put before each keyframe, for those who come in over RTP.
+        let more = if sent.key { 0..=100 } else { 0..=0 };
+        let added = got.size.checked_sub(sent.size);
+        assert!(got.key == sent.key && added.is_some_and(|n| more.contains(&n)), "{first}: {got:?} {sent:?}");
         assert!((got.pts - sent.pts - offset).abs() < 0.002, "{first}: {got:?} {sent:?}");
     }
     let (video, audio) = (Media::end(&got.video), Media::end(&got.audio));
@@ -148,7 +151,7 @@ fn g711_is_sound_too() {
     ffmpeg(&target, &file).ended(SOON);
     let got = probe(&file);
     assert_eq!(got.stream("audio")["codec_name"], "pcm_alaw");
-    assert!(got.duration > 5.0, "{}", got.duration);
+    assert!(got.duration > 3.0, "{}", got.duration);
 }
 
 #[test]

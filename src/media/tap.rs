@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::encoded::{Format, Output};
 use super::fanout::{Consumer, Fanout, Frame, Link};
+use super::payloader::Nothing;
 use super::track::{Codec, Kind, Track};
 
 /// Most frames that may wait. A cached GOP comes at once, and a channel costs nothing while it is empty.
@@ -86,12 +87,6 @@ impl Tap {
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
-}
-
-struct Nothing;
-
-impl Consumer for Nothing {
-    fn take(&mut self, _: &Frame) {}
 }
 
 /// One track's way into the channel.

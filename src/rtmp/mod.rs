@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `connection` | one client: socket, deadlines, decisions |
 //! | `publishing`, `playing` | what it feeds, what it takes |
+//! | `sound` | Opus as AAC, for players |
 //! | [`session`] | the state machine; [`Session`] |
 //! | [`event`] | what it reports |
 //! | [`limits`] | what a peer may ask for, and how it broke that |
@@ -50,6 +51,7 @@ mod message;
 mod playing;
 mod publishing;
 mod reply;
+mod sound;
 mod target;
 mod wire;
 
@@ -57,6 +59,7 @@ pub use event::{Connect, Delivery, Event, Phase, Play, Publish, PublishKind, Sta
 pub use frame::{Frame, OUT_CHUNK_SIZE};
 pub use limits::{Limits, Violation};
 pub use session::Session;
+pub use sound::Sounds;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,6 +87,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// Sound in codecs that FLV does not carry.
+    pub sounds: Sounds,
     /// Whether what is published is recorded.
     pub record: bool,
     /// What a client may ask for.

@@ -1,5 +1,6 @@
 //! A client that plays: a stream's frames into FLV tags, from a keyframe on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::{Refusal, until};
 use super::flv::{self, Metadata};
+use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
 use crate::hub::{Phase, Player, StreamView, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
@@ -17,6 +19,10 @@ use crate::name::{MediaSessionId, StreamName};
 const SOURCE: Duration = Duration::from_secs(10);
 /// How long the first frames of all tracks are gathered, so that they go out in the order of their times.
 const LINE_UP: Duration = Duration::from_millis(500);
+/// The same where there is only sound: the cache of it comes at once.
+const LINE_UP_SOUND: Duration = Duration::from_millis(100);
+/// How much of the cached sound is given where there is only sound, nanoseconds: enough to begin with, no delay to keep.
+const HEAD_START: i64 = 1_000_000_000;
 /// A frame that has waited longer is old: the player cannot keep up and goes on with a keyframe.
 const LAG: Duration = Duration::from_secs(5);
 /// Nanoseconds of a millisecond.
@@ -41,7 +47,9 @@ pub(super) struct Playing {
     line_up: Option<LineUp>,
     clock: Timing,
     /// The format of the sound.
-    sound: Option<Format>,
+    heard: Option<Format>,
+    /// Keeps the rendition that the sound comes from.
+    _sound: Option<Arc<Sound>>,
     only_sound: bool,
     /// Pictures are left out until the next keyframe that is not old.
     lost: bool,
@@ -70,6 +78,7 @@ impl Playing {
     /// Takes a place in the stream, once it has media.
     pub(super) async fn start(tools: &Tools, name: &str, connection: &str) -> Result<Self, Refusal> {
         let not_found = |reason: String| Refusal { code: "NetStream.Play.StreamNotFound", reason };
+        let failed = |reason: String| Refusal { code: "NetStream.Play.Failed", reason };
         let name = StreamName::new(name).map_err(|error| not_found(error.to_string()))?;
         let nobody = || not_found(format!("nobody publishes {name}"));
         let handle = tools.hub.streams().get(&name).cloned().ok_or_else(nobody)?;
@@ -84,17 +93,24 @@ impl Playing {
         let mut view = subscription.view();
         let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
         let Ok(Ok(now)) = flows.map(|flows| flows.map(|view| view.clone())) else { return Err(nobody()) };
-        let kinds =
-            playable(&now.name, &now.tracks).map_err(|reason| Refusal { code: "NetStream.Play.Failed", reason })?;
+        let kinds = playable(&now.tracks).map_err(failed)?;
         let mut tap = Tap::default();
-        tap.take(subscription.fanout(), &kinds);
+        let mut sound = None;
+        if let Some(codec) = rendered(&now.tracks) {
+            let rendition = tools.sounds.of(&handle, &now, codec).await.map_err(failed)?;
+            tap.take(&rendition.fanout, &[Kind::Audio]);
+            sound = Some(rendition);
+        }
+        let passed = |kind: &Kind| *kind == Kind::Video || sound.is_none();
+        tap.take(subscription.fanout(), &kinds.iter().copied().filter(passed).collect::<Vec<_>>());
         subscription.set_status("PLAYING");
         Ok(Self {
             view,
             tap,
             ready: Vec::new(),
             only_sound: !kinds.contains(&Kind::Video),
-            sound: None,
+            heard: None,
+            _sound: sound,
             line_up: Some(LineUp {
                 items: Vec::new(),
                 metadata: metadata(&now.tracks, &kinds),
@@ -150,10 +166,11 @@ impl Playing {
             Some(line_up) => {
                 if let Tapped::Frame(frame) = &item {
                     line_up.missing.retain(|kind| *kind != frame.kind);
-                    line_up.until.get_or_insert_with(|| Instant::now() + LINE_UP);
+                    let gather = if self.only_sound { LINE_UP_SOUND } else { LINE_UP };
+                    line_up.until.get_or_insert_with(|| Instant::now() + gather);
                 }
                 line_up.items.push(item);
-                if line_up.missing.is_empty() {
+                if line_up.missing.is_empty() && !self.only_sound {
                     self.lined_up();
                 }
             }
@@ -172,7 +189,11 @@ impl Playing {
             || line_up.items.iter().filter_map(|item| if let Tapped::Frame(f) = item { Some(f) } else { None });
         // Pictures decide the start; sound that is earlier is left out.
         let leading = frames().find(|frame| frame.kind == Kind::Video).or(frames().next());
-        self.clock.base = leading.map(|frame| frame.dts);
+        let newest = frames().last().filter(|_| self.only_sound);
+        self.clock.base = match (leading, newest) {
+            (Some(first), Some(last)) => Some(first.dts.max(last.dts - HEAD_START)),
+            (first, _) => first.map(|frame| frame.dts),
+        };
         for item in line_up.items {
             self.convert(item);
         }
@@ -183,7 +204,7 @@ impl Playing {
             Tapped::Format(format) => {
                 self.ready.extend(header(&format, self.clock.now(format.kind())));
                 if format.kind() == Kind::Audio {
-                    self.sound = Some(format);
+                    self.heard = Some(format);
                 }
             }
             Tapped::Frame(frame) => self.convert_frame(frame),
@@ -200,7 +221,7 @@ impl Playing {
         }
         self.lost = false;
         let Some((dts, composition)) = self.clock.place(&frame) else { return };
-        self.ready.push(match (frame.kind, &self.sound) {
+        self.ready.push(match (frame.kind, &self.heard) {
             (Kind::Video, _) => Frame::video_behind(dts, &flv::avc_head(frame.keyframe, composition), frame.payload),
             (Kind::Audio, Some(Format::Pcma { channels })) => {
                 Frame::audio_behind(dts, &flv::g711_head(true, *channels), frame.payload)
@@ -255,8 +276,13 @@ fn header(format: &Format, now: u32) -> Option<Frame> {
     }
 }
 
-/// The kinds of a stream's tracks that FLV carries.
-fn playable(stream: &StreamName, tracks: &[Track]) -> Result<Vec<Kind>, String> {
+/// The codec of a stream's sound, where it must be another for FLV.
+fn rendered(tracks: &[Track]) -> Option<&Codec> {
+    tracks.iter().map(|track| &track.codec).find(|codec| **codec == Codec::Opus)
+}
+
+/// The kinds of a stream's tracks that players get.
+fn playable(tracks: &[Track]) -> Result<Vec<Kind>, String> {
     let mut kinds = Vec::new();
     for track in tracks {
         match (track.kind, &track.codec) {
@@ -266,10 +292,9 @@ fn playable(stream: &StreamName, tracks: &[Track]) -> Result<Vec<Kind>, String> 
             (Kind::Video, codec) => {
                 return Err(format!("the stream's video is {}, which RTMP players cannot take", codec.encoding_name()));
             }
-            (Kind::Audio, codec) => {
-                let codec = codec.encoding_name();
-                tracing::info!(%stream, "an RTMP player gets no sound: RTMP does not carry {codec}");
-            }
+            // Turned into AAC; see `rendered`.
+            (Kind::Audio, Codec::Opus) => kinds.push(Kind::Audio),
+            (Kind::Audio, _) => {}
         }
     }
     if kinds.is_empty() { Err("the stream has no track that RTMP players can take".into()) } else { Ok(kinds) }
@@ -291,6 +316,7 @@ fn metadata(tracks: &[Track], kinds: &[Kind]) -> Bytes {
                     Codec::Pcmu => 8,
                     _ => 10,
                 });
+                // What is turned into AAC is at 48 kHz.
                 metadata.audio_rate = Some(track.rate).filter(|rate| *rate > 0);
                 metadata.audio_channels = u8::try_from(track.channels).ok().filter(|channels| *channels > 0);
             }
@@ -351,7 +377,7 @@ mod tests {
         let of = |video: Option<Codec>, audio: Option<Codec>| {
             let video = video.map(|codec| track(Kind::Video, codec));
             let tracks: Vec<Track> = video.into_iter().chain(audio.map(|codec| track(Kind::Audio, codec))).collect();
-            playable(&StreamName::new("a").unwrap(), &tracks)
+            playable(&tracks)
         };
         assert_eq!(of(Some(Codec::H264), Some(Codec::Aac)), Ok(vec![Kind::Video, Kind::Audio]));
         assert_eq!(of(None, Some(Codec::Pcmu)), Ok(vec![Kind::Audio]));
