@@ -166,8 +166,9 @@ impl Server {
         let left = || until.saturating_duration_since(Instant::now());
         let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
         complete &= step("browsers are gone", self.ws.stop(left())).await;
-        complete &= step("encoders are gone", self.rtmp.stop(left())).await;
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
+        // After the pulls: one may have this server as its source.
+        complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
         drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
         self.tasks.close();
