@@ -10,10 +10,12 @@
 //! [`Config::settings`]; tests fail until all four agree.
 
 mod browser;
+mod rtmp;
 mod source;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub signal: Signal,
     /// WebRTC.
     pub webrtc: WebRtc,
+    /// The RTMP server.
+    pub rtmp: Rtmp,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -86,8 +90,8 @@ pub struct Record {
     pub excluded_characters: String,
     /// Whether browsers may have their streams recorded (`record_streams`).
     pub browsers: bool,
-    /// Whether every pulled RTMP stream is recorded, asked for or not (`record_flash_published_streams`).
-    pub every_pulled_rtmp: bool,
+    /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
+    pub every_rtmp: bool,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
     pub min_free_space: u64,
 }
@@ -161,7 +165,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -175,6 +179,7 @@ impl Config {
         ];
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
+        settings.extend(rtmp.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -183,7 +188,7 @@ impl Config {
             ("encode_record_name", record.name_encoding.to_string()),
             ("exclude_record_name_characters", record.excluded_characters.clone()),
             ("record_streams", record.browsers.to_string()),
-            ("record_flash_published_streams", record.every_pulled_rtmp.to_string()),
+            ("record_flash_published_streams", record.every_rtmp.to_string()),
             ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
@@ -206,6 +211,7 @@ impl Config {
         let http = Http::read(layers);
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
+        let rtmp = Rtmp::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
@@ -214,6 +220,7 @@ impl Config {
             http: http?,
             signal: signal?,
             webrtc: webrtc?,
+            rtmp: rtmp?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,
@@ -262,7 +269,7 @@ impl Record {
         let name_encoding = layers.get("encode_record_name", str::parse);
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
         let browsers = layers.get("record_streams", value::switch);
-        let every_pulled_rtmp = layers.get("record_flash_published_streams", value::switch);
+        let every_rtmp = layers.get("record_flash_published_streams", value::switch);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
             dir: dir?,
@@ -272,7 +279,7 @@ impl Record {
             name_encoding: name_encoding?,
             excluded_characters: excluded?,
             browsers: browsers?,
-            every_pulled_rtmp: every_pulled_rtmp?,
+            every_rtmp: every_rtmp?,
             min_free_space: min_free_space?,
         })
     }

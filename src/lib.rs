@@ -7,8 +7,8 @@
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
 //! - [`api`] is HTTP over warp: REST's calls in, snapshots and events out; weir's own pages (`web/`) and files beside.
 //!   [`signal`] is the browsers' WebSocket.
-//! - [`pull`] dials remote servers, [`record`] writes files, [`webrtc`] carries browsers' media, [`picture`] takes
-//!   snapshots.
+//! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
+//!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`].
@@ -35,6 +35,7 @@ pub mod picture;
 pub mod pull;
 pub mod record;
 pub mod retry;
+pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod webrtc;

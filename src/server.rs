@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,7 @@ use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
+use crate::rtmp;
 use crate::signal::{self, Signal};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
@@ -40,6 +42,7 @@ pub struct Server {
     api: Api,
     http: Listener,
     ws: Listener,
+    rtmp: Listener,
     relay: Arc<Relay>,
     recorders: Recorders,
     tasks: TaskTracker,
@@ -87,6 +90,7 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
+        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
@@ -122,8 +126,12 @@ impl Server {
             signal::serve(signal.clone(), stream, peer, stop)
         });
         let ws = ws.await?;
+        let rtmp = listen(&config, config.rtmp.port, "rtmp.port", move |stream, peer, stop| {
+            rtmp::serve(encoders.clone(), stream, peer, stop)
+        });
+        let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, ws, relay, recorders, tasks, ports, _records: owned };
+        let server = Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _records: owned };
         server.announce()?;
         Ok(server)
     }
@@ -137,8 +145,13 @@ impl Server {
     fn announce(&self) -> Result<()> {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
         let ws = self.ws.address();
-        let ports =
-            BTreeMap::from([("http.port", self.http().port()), ("ws.port", ws.port()), ("webrtc.port", viewers)]);
+        let rtmp = self.rtmp.address();
+        let ports = BTreeMap::from([
+            ("http.port", self.http().port()),
+            ("ws.port", ws.port()),
+            ("webrtc.port", viewers),
+            ("rtmp.port", rtmp.port()),
+        ]);
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
@@ -147,6 +160,7 @@ impl Server {
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
         tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
         tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
+        tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
         Ok(())
     }
 
@@ -160,8 +174,10 @@ impl Server {
         let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
         complete &= step("browsers are gone", self.ws.stop(left())).await;
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
+        // After the pulls: one may have this server as its source.
+        complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders, self.ws, self.http));
+        drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -259,7 +275,7 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
             max: pull.reconnect.max,
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
-        record_all: config.record.every_pulled_rtmp,
+        record_all: config.record.every_rtmp,
         idle_timeout: pull.idle_timeout,
     })
 }
@@ -296,5 +312,28 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         ip: config.webrtc.ip,
         activity_timeout: config.webrtc.activity_timeout,
+    }
+}
+
+fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, tasks: &TaskTracker) -> rtmp::Tools {
+    let settings = &config.rtmp;
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let defaults = rtmp::Limits::default();
+    rtmp::Tools {
+        sounds: rtmp::Sounds::start(catalog.clone(), pipelines.clone(), tasks),
+        catalog,
+        pipelines,
+        hub,
+        record: config.record.every_rtmp,
+        limits: rtmp::Limits {
+            // A larger one is read as this (RTMP 1.0 section 5.4.1).
+            max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),
+            max_media: number(settings.max_message),
+            max_partial_bytes: number(settings.max_message.saturating_mul(2)),
+            ..defaults
+        },
+        handshake_timeout: settings.handshake_timeout,
+        idle_timeout: settings.idle_timeout,
+        places: Arc::new(Semaphore::new(number(settings.max_connections).min(Semaphore::MAX_PERMITS))),
     }
 }

@@ -50,7 +50,8 @@ fn source(root: &Path, path: &Path) -> Source {
     let first = path_under.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
     let room = first.trim_end_matches(".rs").to_owned();
     let text = std::fs::read_to_string(path).unwrap();
-    let only_tests = path_under.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
+    let only_tests = path_under.components().any(|part| part.as_os_str() == "tests")
+        || path_under.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
     let code = if only_tests { Vec::new() } else { code(&text) };
     Source { path: path_under, room, code }
 }

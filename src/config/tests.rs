@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 34] = [
+const OTHERS: [(&str, &str); 40] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -23,6 +23,12 @@ const OTHERS: [(&str, &str); 34] = [
     ("webrtc.port", "40000"),
     ("codecs", "vp8,opus"),
     ("rtp_activity_timeout", "0"),
+    ("rtmp.port", "0"),
+    ("rtmp_max_connections", "7"),
+    ("rtmp_handshake_timeout", "6"),
+    ("rtmp_idle_timeout", "8"),
+    ("rtmp_max_message", "1M"),
+    ("rtmp_max_chunk", "64K"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -75,7 +81,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -94,11 +100,22 @@ fn the_defaults() {
             name_encoding: NameEncoding::Plain,
             excluded_characters: "/".to_owned(),
             browsers: true,
-            every_pulled_rtmp: false,
+            every_rtmp: false,
             min_free_space: 512 * 1024 * 1024,
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!(
+        rtmp,
+        Rtmp {
+            port: 1935,
+            max_connections: 1024,
+            handshake_timeout: ms(10_000),
+            idle_timeout: ms(20_000),
+            max_message: 8 << 20,
+            max_chunk: 16 << 20,
+        }
+    );
     assert_eq!(
         pull,
         Pull {

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
-use super::{payloader, recording, snapshot, source};
+use super::{ingest, payloader, recording, rendition, snapshot, source};
 
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 8] = [
+    ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
+    ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
     ("snapshot", include_str!("../../pipelines/snapshot.launch")),
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
@@ -137,6 +139,12 @@ fn standing(template: &Template) -> Filling {
     if holes.contains("video_in") {
         filling = recording::inputs(filling, holes.contains("audio_in"));
     }
+    if holes.contains("sound_in") {
+        filling = rendition::sound(filling);
+    }
+    if holes.contains("video_feed") {
+        filling = ingest::feeds(filling);
+    }
     if holes.contains("video_rtp") {
         filling = payloader::packets(filling);
     }
@@ -239,7 +247,9 @@ mod tests {
         assert!(missing.contains("{uri}"), "{missing}");
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
-            unknown.contains("there are: play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"),
+            unknown.contains(
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"
+            ),
             "{unknown}"
         );
     }

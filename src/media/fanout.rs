@@ -171,6 +171,13 @@ fn slot(kind: Kind) -> usize {
 }
 
 impl Fanout {
+    /// One whose source is a consumer of another: its frames come with their place on that one's time line.
+    pub(super) fn on_the_same_time_line() -> Self {
+        let fanout = Self::default();
+        fanout.0.offset.store(0, Relaxed);
+        fanout
+    }
+
     /// Makes ready for a new source: its first frame chooses a new offset.
     pub(super) fn expect_source(&self) {
         self.0.offset.store(NO_OFFSET, Relaxed);
@@ -519,7 +526,7 @@ fn frame_length(caps: &gst::CapsRef) -> Option<gst::ClockTime> {
     Some(gst::ClockTime::from_nseconds(nanoseconds))
 }
 
-fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
+pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
     let segment = segment.downcast_ref::<gst::ClockTime>()?;
     match segment.to_running_time_full(pts)? {
         gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),

@@ -2,32 +2,40 @@
 //!
 //! Across it go text ([`template`]), values ([`track`], events) and handles ([`Source`], [`Part`], [`Fanout`]).
 //! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
-//! [`Part`] after another.
+//! [`Part`] after another. Protocols of weir's own push frames into an [`Ingest`] and take them from a [`Tap`].
 
 mod bus;
 mod catalog;
+mod encoded;
 mod fanout;
 pub mod graph;
+mod ingest;
 mod payloader;
 mod peer;
 mod pipeline;
 mod pipelines;
 mod recording;
+mod rendition;
 mod snapshot;
 mod source;
+mod tap;
 mod template;
 mod track;
 
 pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError};
+pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, TrackFigures};
+pub use ingest::{Ingest, feeds};
 pub use payloader::{Payloader, packets};
 pub use peer::{Peer, PeerEvent, PeerOptions, Receive};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
 pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest, inputs};
+pub use rendition::{Rendition, sound};
 pub use snapshot::{image, snapshot};
 pub use source::{Accept, Source, SourceEvent, outputs};
+pub use tap::{Tap, Tapped};
 pub use template::{Filling, Launch, Template, TemplateError};
 pub use track::{Codec, Kind, Track};
 

@@ -90,15 +90,17 @@ impl Payloader {
     }
 }
 
-struct Nothing;
+/// Takes nothing of a track.
+pub(super) struct Nothing;
 
 impl Consumer for Nothing {
     fn take(&mut self, _: &Frame) {}
 }
 
-struct Into {
-    input: AppSrc,
-    dropped: Arc<AtomicU64>,
+/// Hands a track to a pipeline; what comes beyond [`QUEUE_LIMIT`] is dropped and counted.
+pub(super) struct Into {
+    pub(super) input: AppSrc,
+    pub(super) dropped: Arc<AtomicU64>,
 }
 
 impl Consumer for Into {

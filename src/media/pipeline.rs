@@ -109,7 +109,9 @@ impl Pipeline {
             Parse::Head => launch.head.clone(),
         };
         let name = template.clone();
-        let gst = blocking(&template, "parsing", move || parsed(&name, &text)).await??;
+        // A template without a head begins as a pipeline with nothing in it.
+        let make = move || if text.is_empty() { Ok(gst::Pipeline::new()) } else { parsed(&name, &text) };
+        let gst = blocking(&template, "parsing", make).await??;
         let (sender, events) = unbounded_channel();
         bus::listen(&gst, sender);
         let attached = match parse {

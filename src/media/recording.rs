@@ -43,7 +43,7 @@ pub fn inputs(filling: Filling, sound: bool) -> Filling {
 }
 
 /// Ten seconds of picture or sound in a codec, for a shell. The encoders are those that need no GPL plugin.
-fn test_source(codec: Option<&str>) -> &'static str {
+pub(super) fn test_source(codec: Option<&str>) -> &'static str {
     match codec {
         Some("vp8") => {
             "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! vp8enc deadline=1"

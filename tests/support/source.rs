@@ -26,16 +26,29 @@ pub struct Nginx {
     process: Process,
     port: u16,
     dir: tempfile::TempDir,
+    applications: String,
 }
 
 impl Nginx {
     pub fn start() -> Self {
+        Self::with("application live { live on; idle_streams on; }")
+    }
+
+    /// One that plays `pulled` from another server, and pushes what is published to `pushed` there.
+    pub fn relay(other: u16) -> Self {
+        Self::with(&format!(
+            "application pulled {{ live on; wait_key off; pull rtmp://127.0.0.1:{other}/live; }}\n\
+             application pushed {{ live on; push rtmp://127.0.0.1:{other}/live; }}"
+        ))
+    }
+
+    fn with(applications: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("weir-nginx-").tempdir().unwrap();
         // A port may be taken between being found free and being used; then another is tried.
         for _ in 0..5 {
             let port = free_port();
-            if let Some(process) = Self::launch(dir.path(), port) {
-                return Self { process, port, dir };
+            if let Some(process) = Self::launch(dir.path(), port, applications) {
+                return Self { process, port, dir, applications: applications.to_owned() };
             }
         }
         panic!("nginx does not start: {:?}", std::fs::read_to_string(dir.path().join("nginx.log")));
@@ -43,7 +56,8 @@ impl Nginx {
 
     /// Starts it again on the same port after [`Nginx::stop`].
     pub fn restart(&mut self) {
-        self.process = wait("nginx on its old port", SOON, || Self::launch(self.dir.path(), self.port));
+        self.process =
+            wait("nginx on its old port", SOON, || Self::launch(self.dir.path(), self.port, &self.applications));
     }
 
     pub fn stop(&mut self) {
@@ -51,13 +65,13 @@ impl Nginx {
         self.process.ended(SOON);
     }
 
-    fn launch(dir: &Path, port: u16) -> Option<Process> {
+    fn launch(dir: &Path, port: u16, applications: &str) -> Option<Process> {
         let home = dir.display();
         let conf = format!(
             "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;\n\
              daemon off;\nmaster_process off;\npid {home}/nginx.pid;\nerror_log {home}/nginx.log warn;\nevents {{}}\n\
              rtmp {{\n access_log off;\n server {{\n  listen 127.0.0.1:{port};\n  chunk_size 4096;\n\
-             \x20 application live {{ live on; idle_streams on; }}\n }}\n}}\n"
+             {applications}\n }}\n}}\n"
         );
         std::fs::write(dir.join("nginx.conf"), conf).unwrap();
         let pid = dir.join("nginx.pid");
@@ -195,6 +209,11 @@ impl Publisher {
 
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Waits for its end, whatever it is.
+    pub fn ended(&mut self, limit: Duration) -> std::process::ExitStatus {
+        self.process.ended(limit)
     }
 
     /// Waits until everything is sent.

@@ -1,0 +1,367 @@
+//! One client's connection: a task that owns the socket, the protocol's session and what the client does.
+//!
+//! Deadlines follow the session's phase. None of them is moved by bytes alone: a client that sends one byte a second is
+//! as idle as one that sends nothing.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::playing::{PlayNews, Playing};
+use super::publishing::{Publishing, StopReason};
+use super::{Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST};
+
+/// Bytes read at once.
+const READ: usize = 32 << 10;
+/// Slices written at once.
+const SLICES: usize = 64;
+/// Longest time to write the last words.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the client does.
+enum Role {
+    Nobody,
+    Publishing(Box<Publishing>),
+    Playing(Box<Playing>),
+}
+
+/// What a role tells its connection.
+enum News {
+    Publishing(StopReason),
+    Playing(PlayNews),
+}
+
+/// How a connection ended.
+enum End {
+    /// The client has closed it, it is done, or the server shuts down.
+    Quiet,
+    /// The client broke a limit, or vanished.
+    Fault(String),
+}
+
+impl From<Violation> for End {
+    fn from(violation: Violation) -> Self {
+        Self::Fault(violation.to_string())
+    }
+}
+
+impl From<io::Error> for End {
+    /// How a client leaves is its own business.
+    fn from(_: io::Error) -> Self {
+        Self::Quiet
+    }
+}
+
+/// A time by which something must have happened.
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+    what: &'static str,
+}
+
+impl Deadline {
+    fn passed(self) -> End {
+        End::Fault(format!("{} for {} s", self.what, self.limit.as_secs_f32()))
+    }
+}
+
+pub(super) struct Connection {
+    tools: Tools,
+    socket: TcpStream,
+    /// As REST shows it.
+    id: String,
+    session: Session,
+    output: VecDeque<Bytes>,
+    role: Role,
+    clock: Clock,
+    /// Set: nothing is read any more, and it ends with the last byte written.
+    leaving: bool,
+}
+
+/// When things happened that deadlines count from.
+struct Clock {
+    phase: Phase,
+    /// When the phase began; the first two count as one.
+    phase_since: Instant,
+    /// When media last came.
+    media: Instant,
+    /// When something was last written, or began to wait for it.
+    written: Instant,
+}
+
+impl Clock {
+    fn see(&mut self, phase: Phase) {
+        let handshaking = |phase| matches!(phase, Phase::Handshake | Phase::Connect);
+        if phase != self.phase {
+            if !(handshaking(self.phase) && handshaking(phase)) {
+                self.phase_since = Instant::now();
+                self.media = self.phase_since;
+            }
+            self.phase = phase;
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn new(tools: Tools, socket: TcpStream) -> io::Result<Self> {
+        let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
+        let now = Instant::now();
+        let session = Session::new(tools.limits.clone(), now.into_std());
+        let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now };
+        Ok(Self {
+            tools,
+            socket,
+            id: format!("/{remote}/{local}"),
+            session,
+            output: VecDeque::new(),
+            role: Role::Nobody,
+            clock,
+            leaving: false,
+        })
+    }
+
+    /// Runs until somebody closes.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut buffer = vec![0; READ];
+        let end = loop {
+            if let Err(end) = self.step(&mut buffer, &stop).await {
+                break end;
+            }
+        };
+        if let End::Fault(reason) = &end {
+            tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
+        }
+        self.unpublish(STOPPED_BY_PUBLISHER).await;
+    }
+
+    async fn unpublish(&mut self, info: &str) {
+        if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
+            publishing.leave(info).await;
+        }
+    }
+
+    async fn step(&mut self, buffer: &mut [u8], stop: &CancellationToken) -> Result<(), End> {
+        self.fill();
+        if self.output.is_empty() && (self.leaving || self.session.phase() == Phase::Closing) {
+            return Err(End::Quiet);
+        }
+        self.clock.see(self.session.phase());
+        let reads = self.session.wants_input() && !self.leaving;
+        let room = self.session.output_len() == 0 && self.output.len() < SLICES / 2;
+        let deadline = self.deadline();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(End::Quiet),
+            ready = self.socket.writable(), if !self.output.is_empty() => {
+                ready?;
+                self.write()?;
+            }
+            ready = self.socket.readable(), if reads => {
+                ready?;
+                self.read(buffer)?;
+            }
+            news = next(&mut self.role, room), if !self.leaving => self.news(news).await,
+            () = until(deadline.as_ref().map(|deadline| deadline.at)) => {
+                return Err(deadline.map_or(End::Quiet, Deadline::passed));
+            }
+        }
+        self.events().await
+    }
+
+    /// When the client is closed if nothing happens.
+    fn deadline(&self) -> Option<Deadline> {
+        let (clock, idle) = (&self.clock, self.tools.idle_timeout);
+        let after = |since: Instant, limit, what| Some(Deadline { at: since + limit, limit, what });
+        match self.session.phase() {
+            _ if self.leaving => after(clock.written, FAREWELL, "it reads nothing"),
+            Phase::Handshake | Phase::Connect => {
+                after(clock.phase_since, self.tools.handshake_timeout, "it has not connected")
+            }
+            Phase::Idle => after(clock.phase_since, idle, "it neither publishes nor plays"),
+            Phase::Publishing => after(clock.media, idle, "it publishes and sends no media"),
+            Phase::Playing if self.output.is_empty() => None,
+            Phase::Playing => after(clock.written, idle, "it plays and reads nothing"),
+            Phase::Closing => after(clock.written, FAREWELL, "it reads nothing"),
+            Phase::Deciding => None,
+        }
+    }
+
+    /// Moves what the session has to say to where it is written from. Little at a time: the session's own limit counts.
+    fn fill(&mut self) {
+        let waited = !self.output.is_empty();
+        while self.output.len() < SLICES {
+            let Some(slice) = self.session.poll_output() else { break };
+            self.output.push_back(slice);
+        }
+        if !waited && !self.output.is_empty() {
+            self.clock.written = Instant::now();
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), End> {
+        match self.socket.try_read(buffer) {
+            Ok(0) => Err(End::Quiet),
+            Ok(len) => Ok(self.session.feed(std::time::Instant::now(), &buffer[..len])?),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), End> {
+        let slices: Vec<IoSlice> = self.output.iter().map(|slice| IoSlice::new(slice)).collect();
+        let mut written = match self.socket.try_write_vectored(&slices) {
+            Ok(len) => len,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        self.clock.written = Instant::now();
+        while let Some(front) = self.output.front_mut() {
+            if front.len() > written {
+                let _ = front.split_to(written);
+                break;
+            }
+            written -= front.len();
+            self.output.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Says a last word and ends.
+    fn farewell(&mut self, code: &str, text: &str) {
+        self.session.send_status("error", code, text);
+        self.clock.written = Instant::now();
+        self.leaving = true;
+    }
+
+    async fn news(&mut self, news: News) {
+        match news {
+            News::Publishing(StopReason::Terminated) => {
+                self.unpublish(STOPPED_BY_REST).await;
+                self.farewell("NetConnection.Connect.Closed", STOPPED_BY_REST);
+            }
+            News::Publishing(StopReason::Failed(reason)) => {
+                tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
+                self.unpublish(&reason).await;
+                self.farewell("NetStream.Publish.Failed", &reason);
+            }
+            News::Playing(PlayNews::Ready) => self.play_out(),
+            News::Playing(PlayNews::Over) => {
+                self.session.finish_play();
+                self.role = Role::Nobody;
+            }
+            News::Playing(PlayNews::Terminated) => {
+                self.session.finish_play();
+                self.role = Role::Nobody;
+                self.clock.written = Instant::now();
+                self.leaving = true;
+            }
+        }
+    }
+
+    fn play_out(&mut self) {
+        let Role::Playing(playing) = &mut self.role else { return };
+        for frame in std::mem::take(&mut playing.ready) {
+            if self.session.send(&frame) == Delivery::Full {
+                playing.lost();
+            }
+        }
+    }
+
+    async fn events(&mut self) -> Result<(), End> {
+        while !self.leaving
+            && let Some(event) = self.session.poll_event()
+        {
+            self.event(event).await?;
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Connect(_) => self.session.accept_connect()?,
+            Event::Publish(wanted) => self.publish(wanted).await?,
+            Event::Play(wanted) => self.play(wanted).await?,
+            Event::Unpublish => self.unpublish(STOPPED_BY_PUBLISHER).await,
+            Event::StopPlay => self.role = Role::Nobody,
+            Event::Pause { paused } => {
+                if let (Role::Playing(playing), false) = (&mut self.role, paused) {
+                    playing.lost();
+                }
+            }
+            Event::Metadata { object, .. } => {
+                if let Role::Publishing(publishing) = &mut self.role {
+                    publishing.claims(&object);
+                }
+            }
+            Event::Video { timestamp, payload } => {
+                self.clock.media = Instant::now();
+                if let Role::Publishing(publishing) = &mut self.role {
+                    publishing.video(timestamp, &payload).await;
+                }
+            }
+            Event::Audio { timestamp, payload } => {
+                self.clock.media = Instant::now();
+                if let Role::Publishing(publishing) = &mut self.role {
+                    publishing.audio(timestamp, &payload).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, wanted: Publish) -> Result<(), Violation> {
+        match Publishing::start(&self.tools, &wanted.name, &self.id).await {
+            Ok(publishing) => {
+                self.role = Role::Publishing(Box::new(publishing));
+                self.session.accept_publish()
+            }
+            Err(refusal) => {
+                tracing::info!(connection = %self.id, "an RTMP publisher is refused: {}", refusal.reason);
+                self.session.reject_publish(refusal.code, &refusal.reason)
+            }
+        }
+    }
+
+    async fn play(&mut self, wanted: Play) -> Result<(), Violation> {
+        match Playing::start(&self.tools, &wanted.name, &self.id).await {
+            Ok(playing) => {
+                self.role = Role::Playing(Box::new(playing));
+                self.session.accept_play()
+            }
+            Err(refusal) => {
+                tracing::info!(connection = %self.id, "an RTMP player is refused: {}", refusal.reason);
+                self.session.reject_play(refusal.code, &refusal.reason)
+            }
+        }
+    }
+}
+
+/// Why a client may not publish or play.
+pub(super) struct Refusal {
+    /// RTMP's code, for instance `NetStream.Publish.BadName`.
+    pub(super) code: &'static str,
+    /// A sentence for a person.
+    pub(super) reason: String,
+}
+
+async fn next(role: &mut Role, room: bool) -> News {
+    match role {
+        Role::Nobody => std::future::pending().await,
+        Role::Publishing(publishing) => News::Publishing(publishing.news().await),
+        Role::Playing(playing) => News::Playing(playing.news(room).await),
+    }
+}
+
+/// Resolves at a time, or never.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
