@@ -60,6 +60,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY conf conf
 COPY pipelines pipelines
+COPY web web
 # The caches keep the crates and what was compiled of them from one build to the next (BuildKit, or buildah).
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \

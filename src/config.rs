@@ -58,6 +58,8 @@ pub struct Http {
     pub max_body: u64,
     /// What pages of other origins may do.
     pub cors: Cors,
+    /// The operator's folder of pages, served at `/client2/`; `None` for no such folder (`web_root`).
+    pub web_root: Option<PathBuf>,
 }
 
 /// The `Access-Control-Allow-*` headers of REST answers: printable ASCII, sent as they are; `None` sends no header.
@@ -173,6 +175,7 @@ impl Config {
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
+            ("web_root", http.web_root.as_deref().map(path).unwrap_or_default()),
         ];
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
@@ -243,7 +246,8 @@ impl Http {
         let port = layers.get("http.port", value::port);
         let max_body = layers.get("rest_max_body", value::positive_size);
         let cors = Cors::read(layers);
-        Some(Self { port: port?, max_body: max_body?, cors: cors? })
+        let web_root = layers.get("web_root", value::path);
+        Some(Self { port: port?, max_body: max_body?, cors: cors?, web_root: web_root? })
     }
 }
 

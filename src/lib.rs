@@ -5,7 +5,8 @@
 //! Calls go down this list, never up; `tests/tidy.rs` holds the imports to it.
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
-//! - [`api`] is REST over warp: calls in, snapshots out. [`signal`] is the browsers' WebSocket.
+//! - [`api`] is HTTP over warp: REST's calls in, snapshots and events out; weir's own pages (`web/`) and files beside.
+//!   [`signal`] is the browsers' WebSocket.
 //! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
 //!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.

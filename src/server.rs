@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
+        let told = events.read();
         let data = directory(data, "--data")?;
         let records = directory(&config.record.dir, "record_dir")?;
 
@@ -75,6 +76,7 @@ impl Server {
         let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
+        let recordings = api::Recordings::follow(records.clone(), told, &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
@@ -107,9 +109,13 @@ impl Server {
             pipelines: running,
             pictures,
             connections,
+            recordings,
+            web_root: web_root(&config)?,
+            ports: api::Ports::default(),
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
+            ending: CancellationToken::new(),
         };
         let serve_api = api.clone();
         let http = listen(&config, config.http.port, "http.port", move |stream, peer, stop| {
@@ -146,12 +152,13 @@ impl Server {
             ("webrtc.port", viewers),
             ("rtmp.port", rtmp.port()),
         ]);
+        self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
             .and_then(|()| std::fs::rename(&draft, &self.ports))
             .with_context(|| format!("cannot write {}", self.ports.display()))?;
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
-        tracing::info!("listening: REST on http://{} (http.port)", self.http());
+        tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
         tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
         tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
         Ok(())
@@ -215,6 +222,17 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+/// The operator's folder of pages, which is theirs to make.
+fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
+    let Some(folder) = &config.http.web_root else { return Ok(None) };
+    let real =
+        folder.canonicalize().with_context(|| format!("cannot use the folder {} (web_root)", folder.display()))?;
+    if !real.is_dir() {
+        bail!("{} is no folder (web_root)", folder.display());
+    }
+    Ok(Some(real.into()))
 }
 
 fn rules(config: &Config, dir: PathBuf) -> record::Rules {

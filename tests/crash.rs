@@ -29,9 +29,10 @@ fn plays(file: &Path) -> (usize, f64) {
 fn killed(home: &Home, clip: Clip, frames: u64) -> (PathBuf, u64) {
     clip.file();
     let nginx = Nginx::start();
-    let _publisher = Publisher::start(clip, &nginx.uri("a"));
     let weir = setup(home).start();
+    // The pull is there before the stream: who comes later gets no keyframe until the next GOP.
     weir.pull(&nginx.uri("a"), "a", true);
+    let _publisher = Publisher::start(clip, &nginx.uri("a"));
     weir.wait_frames("a", frames);
     let counted = weir.frames("a").0;
     weir.kill();

@@ -357,7 +357,7 @@ fn errors_of_the_caller() {
     let stream = relay.stream(stream_config(None));
     let join = |offer: &str| relay.join(&stream, offer, &JoinOptions::default()).map(|_| ()).unwrap_err();
     assert!(matches!(join("garbage"), JoinError::Sdp(SdpError::Malformed(_))));
-    let play = include_str!("fixtures/chromium156_publish.sdp");
+    let play = include_str!("../src/webrtc/offers/chromium156_publish.sdp");
     assert_eq!(join(play).to_string(), "No common codecs");
     let taken = RelayConfig { port: relay.candidates()[0].port(), ..config() };
     assert!(matches!(Relay::start(taken), Err(StartError::Io(_))));

@@ -14,7 +14,7 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// An offer as Chromium makes it for `publish`.
-const OFFER: &str = include_str!("fixtures/chromium156_publish.sdp");
+const OFFER: &str = include_str!("../src/webrtc/offers/chromium156_publish.sdp");
 
 fn failed(info: &str) -> (String, String) {
     ("FAILED".into(), info.into())
@@ -161,11 +161,10 @@ fn bad_frames_close_their_socket_only() {
     let mut huge = Page::established(&weir);
     // The server may close before it has read all of it.
     let _ = huge.0.send(Message::text("x".repeat(5 << 20)));
-    let ended = wait("the end of a socket with a frame of 5 MB", SOON, || match huge.0.read() {
+    wait("the end of a socket with a frame of 5 MB", SOON, || match huge.0.read() {
         Ok(Message::Close(_)) | Err(_) => Some(()),
         Ok(_) => None,
     });
-    assert_eq!(ended, ());
     healthy.say("ping", &Value::Null);
     healthy.hears("pong");
 }

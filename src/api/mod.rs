@@ -3,15 +3,25 @@
 
 mod connection;
 pub mod error;
+mod events;
+mod files;
+mod pages;
 mod pipelines;
+mod ports;
 mod pull;
+mod range;
+mod recordings;
 mod request;
 mod routes;
 mod serve;
 mod stream;
+mod version;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Cors;
 use crate::hub::{Connections, Hub};
@@ -19,6 +29,8 @@ use crate::media::Pipelines;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 
+pub use ports::Ports;
+pub use recordings::Recordings;
 pub use serve::serve;
 
 /// What the handlers work with. A cheap handle.
@@ -34,12 +46,20 @@ pub struct Api {
     pub pictures: Pictures,
     /// Browsers' connections.
     pub connections: Connections,
+    /// Recorded files.
+    pub recordings: Recordings,
+    /// The operator's folder of pages, absolute.
+    pub web_root: Option<Arc<Path>>,
+    /// The ports in use.
+    pub ports: Ports,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.
     pub max_body: u64,
     /// New work is refused.
     pub closing: Arc<AtomicBool>,
+    /// Connections come to an end: answers that would go on for ever end now.
+    pub ending: CancellationToken,
 }
 
 impl Api {

@@ -2,7 +2,7 @@
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use warp::http::{Method, StatusCode};
+use warp::http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::error::ApiError;
 
@@ -12,6 +12,10 @@ pub struct Request {
     pub method: Method,
     /// The path, still percent-encoded.
     pub path: String,
+    /// What follows the path's `?`, still percent-encoded; empty when there is none.
+    pub query: String,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: bytes::Bytes,
 }
@@ -32,6 +36,16 @@ impl Request {
             return Err(ApiError::bad("MalformedJson", "the body must be a JSON object"));
         }
         serde_json::from_value(value).map_err(|error| ApiError::bad("InvalidField", error.to_string()))
+    }
+
+    /// A header that has text in it.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the query names `parameter`, with a value or without.
+    pub fn asks(&self, parameter: &str) -> bool {
+        self.query.split('&').any(|pair| pair.split('=').next() == Some(parameter))
     }
 
     /// Refuses methods the call does not have.

@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use warp::http::{HeaderValue, Method, Response, StatusCode, header};
-use warp::{Filter, Rejection};
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, pipelines, pull, stream};
+use super::{Api, connection, events, files, pages, pipelines, ports, pull, recordings, stream};
 use crate::pull::Family;
+
+pub use warp::reply::Response;
 
 /// What a call answers.
 pub enum Answer {
@@ -21,6 +23,8 @@ pub enum Answer {
     Json(Bytes),
     /// 200 and something else.
     Data(&'static str, Bytes),
+    /// A response as it is: a file, or a body that goes on.
+    Whole(Response),
 }
 
 impl Answer {
@@ -43,7 +47,8 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let methods = match segments[..] {
         ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
-        ["rest-api", "pipelines", ..] | ["health", ..] => GET,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports", ..] => GET,
+        ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
     let call = async {
@@ -62,6 +67,13 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "pipelines", id] => pipelines::one(api, id).await,
             ["rest-api", "pipelines", id, "graph.dot"] => pipelines::dot(api, id).await,
             ["rest-api", "pipelines", id, "graph.svg"] => pipelines::svg(api, id).await,
+            ["rest-api", "recordings"] => recordings::list(api).await,
+            ["rest-api", "events"] => Ok(events::follow(api)),
+            ["rest-api", "ports"] => ports::all(api),
+            ["client", "records", name] => files::record(api, request, name).await,
+            ["client2", ..] => files::operator(api, request).await,
+            [] => pages::page(request, ""),
+            [page] => pages::page(request, page),
             ["health", "live"] => Answer::json(&serde_json::json!({"status": "UP"})),
             _ => Err(no_such_call()),
         }
@@ -75,7 +87,10 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines"] | ["rest-api", "pipelines", _] | ["health", "live"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
+        ["rest-api", "pipelines", _] | ["health", "live"] => true,
+        ["client", "records", _] | ["client2", ..] | [] => true,
+        [page] => pages::exists(page),
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),
         _ => false,
     }
@@ -86,46 +101,48 @@ fn no_such_call() -> ApiError {
 }
 
 /// The whole API as a filter that always answers.
-pub(super) fn all(api: Api) -> impl Filter<Extract = (Response<Bytes>,), Error = Rejection> + Clone {
-    warp::method().and(warp::path::full()).and(warp::body::stream()).then(
-        move |method: Method, path: warp::path::FullPath, body| {
-            let api = api.clone();
-            async move { answer(&api, method, path.as_str(), body).await }
-        },
-    )
+pub(super) fn all(api: Api) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let head = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
+    let head = head.map(|method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap| Request {
+        method,
+        path: path.as_str().to_owned(),
+        query,
+        headers,
+        body: Bytes::new(),
+    });
+    head.and(warp::body::stream()).then(move |request, body| {
+        let api = api.clone();
+        async move { answer(&api, request, body).await }
+    })
 }
 
-async fn answer<B: Buf>(
-    api: &Api,
-    method: Method,
-    path: &str,
-    body: impl Stream<Item = Result<B, warp::Error>>,
-) -> Response<Bytes> {
-    let mut response = if method == Method::OPTIONS {
-        Response::new(Bytes::new())
+async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item = Result<B, warp::Error>>) -> Response {
+    let mut response = if request.method == Method::OPTIONS {
+        empty()
     } else {
-        match handled(api, method, path, body).await {
+        match handled(api, &mut request, body).await {
             Ok(answer) => success(answer),
-            Err(error) => failure(&error, path),
+            Err(error) => failure(&error, &request.path),
         }
     };
     allow_origins(api, &mut response);
+    // A recording or a name in JSON is never anything but what its type says.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 async fn handled<B: Buf>(
     api: &Api,
-    method: Method,
-    path: &str,
+    request: &mut Request,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, ApiError> {
     if api.closing.load(Ordering::Relaxed) {
         let sentence = "the server is shutting down";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", sentence));
     }
-    let body = collected(body, api.max_body).await?;
-    let path = path.to_owned();
-    route(api, &Request { method, path, body }).await
+    request.body = collected(body, api.max_body).await?;
+    route(api, request).await
 }
 
 /// Reads a body that may have any length on the wire and at most `limit` bytes here.
@@ -148,28 +165,46 @@ async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, lim
     Ok(collected.freeze())
 }
 
-fn success(answer: Answer) -> Response<Bytes> {
+/// 200 and a body.
+pub fn whole(body: Bytes) -> Response {
+    warp::http::Response::new(body).into_response()
+}
+
+/// 200 and nothing.
+pub fn empty() -> Response {
+    whole(Bytes::new())
+}
+
+fn success(answer: Answer) -> Response {
     let (kind, body) = match answer {
-        Answer::Void => return Response::new(Bytes::new()),
+        Answer::Void => return empty(),
         Answer::Json(body) => ("application/json;charset=UTF-8", body),
         Answer::Data(kind, body) => (kind, body),
+        Answer::Whole(response) => return response,
     };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let mut response = whole(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    // A picture that is opened by itself shows itself, and runs and loads nothing.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }
 
-fn failure(error: &ApiError, path: &str) -> Response<Bytes> {
+fn failure(error: &ApiError, path: &str) -> Response {
     if error.status.is_server_error() {
         tracing::warn!(path, code = error.code, "a call failed: {}", error.sentence);
     }
-    let body = serde_json::to_vec(&error.body(path)).unwrap_or_default();
-    let mut response = success(Answer::Json(body.into()));
+    let mut response = if ["/client", "/rest-api", "/health"].iter().any(|api| path.starts_with(api)) {
+        success(Answer::Json(serde_json::to_vec(&error.body(path)).unwrap_or_default().into()))
+    } else {
+        success(Answer::Data("text/plain;charset=UTF-8", format!("{}\n", error.sentence).into()))
+    };
     *response.status_mut() = error.status;
     response
 }
 
-fn allow_origins(api: &Api, response: &mut Response<Bytes>) {
+fn allow_origins(api: &Api, response: &mut Response) {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, &api.cors.allow_origin),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, &api.cors.allow_headers),

@@ -13,9 +13,14 @@ use super::{Api, routes};
 
 /// Longest time a client may take to send a request's headers; an idle connection is closed after it too.
 const HEADERS: Duration = Duration::from_secs(30);
+/// How long the answer that is on its way when the server stops may take: a large file would take its time, and a client
+/// that reads nothing for ever.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until the client leaves or `stop` asks for an end; a running call still answers.
 pub async fn serve(api: Api, stream: TcpStream, _peer: SocketAddr, stop: CancellationToken) {
+    // Answers that would go on for ever end with the connection.
+    let api = Api { ending: stop.clone(), ..api };
     let service = TowerToHyperService::new(warp::service(routes::all(api)));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
@@ -25,7 +30,10 @@ pub async fn serve(api: Api, stream: TcpStream, _peer: SocketAddr, stop: Cancell
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(LAST_ANSWER, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection was cut: it took too long to take its last answer"),
+            }
         }
     };
     if let Err(error) = ended {

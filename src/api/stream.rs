@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::request::{Request, flag};
 use super::routes::Answer;
 use crate::event::epoch_ms;
-use crate::hub::{Role, SessionView, StreamHandle, StreamView};
+use crate::hub::{Figures, Role, SessionView, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -66,6 +66,7 @@ struct StreamBody {
     media_provider: &'static str,
     audio_state: Muted,
     video_state: Muted,
+    renditions: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metrics: Option<Map<String, Value>>,
 }
@@ -150,7 +151,7 @@ impl Wanted {
             let view = stream.view();
             for session in view.sessions.iter().filter(|session| self.fits(&view, session)) {
                 let mut body = body(&view, session);
-                body.metrics = metrics.then(|| figures(stream, &view.tracks));
+                body.metrics = metrics.then(|| figures(stream, &view.tracks, session));
                 found.push((stream.clone(), session.id.clone(), body));
             }
         }
@@ -205,13 +206,14 @@ fn body(view: &StreamView, session: &SessionView) -> StreamBody {
         media_provider: session.provider,
         audio_state: Muted { muted: view.audio_muted },
         video_state: Muted { muted: view.video_muted },
+        renditions: view.renditions.clone(),
         metrics: None,
     }
 }
 
 /// The metrics weir counts, under WCS's keys where it has them, and ours beside.
-fn figures(stream: &StreamHandle, tracks: &[Track]) -> Map<String, Value> {
-    let mut metrics = Map::new();
+fn figures(stream: &StreamHandle, tracks: &[Track], session: &SessionView) -> Map<String, Value> {
+    let mut metrics = session.figures.as_ref().map(Figures::read).unwrap_or_default();
     for track in tracks {
         let counted = stream.fanout().figures(track.kind);
         match track.kind {

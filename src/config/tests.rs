@@ -5,13 +5,14 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 39] = [
+const OTHERS: [(&str, &str); 40] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
+    ("web_root", "/srv/client2"),
     ("ws.port", "0"),
     ("keep_alive.algorithm", "INTERNAL"),
     ("keep_alive.server_interval", "100"),
@@ -86,6 +87,7 @@ fn the_defaults() {
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
+    assert_eq!(http.web_root, None);
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(

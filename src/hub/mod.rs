@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 pub use connections::{ConnectionView, Connections};
 pub use phase::Phase;
 pub use stream::{
-    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
+    Figures, Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
     SubscribeError, Subscriber, Subscription,
 };
 pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde_json::{Map, Value};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,6 +65,28 @@ pub enum Role {
     Player,
 }
 
+/// What a media session counts, asked for when somebody looks.
+#[derive(Clone)]
+pub struct Figures(Arc<dyn Fn() -> Map<String, Value> + Send + Sync>);
+
+impl Figures {
+    /// Figures that `read` gives. It must not wait.
+    pub fn new(read: impl Fn() -> Map<String, Value> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The figures now.
+    pub fn read(&self) -> Map<String, Value> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Figures")
+    }
+}
+
 /// One media session as REST shows it.
 #[derive(Debug, Clone)]
 pub struct SessionView {
@@ -85,6 +108,8 @@ pub struct SessionView {
     pub transport: &'static str,
     /// When it began.
     pub since: SystemTime,
+    /// What it counts by itself, beside what its stream counts.
+    pub figures: Option<Figures>,
 }
 
 /// A stream as it is.
@@ -104,6 +129,8 @@ pub struct StreamView {
     pub audio_muted: bool,
     /// Its publisher has switched the picture off.
     pub video_muted: bool,
+    /// What is transcoded for its subscribers now, for people: `mpeg4-generic to opus`.
+    pub renditions: Vec<String>,
     /// Its publisher, then its players in the order they came.
     pub sessions: Vec<SessionView>,
 }
@@ -121,7 +148,7 @@ pub struct StreamSignal {
     /// WCS's word for it.
     pub kind: String,
     /// What it carries.
-    pub payload: serde_json::Value,
+    pub payload: Value,
 }
 
 /// A cheap handle on a stream. Holding one does not keep the stream.
@@ -191,6 +218,8 @@ enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
     Muted(Kind, bool),
+    Rendition(String, bool),
+    Figures(MediaSessionId, Figures),
     Subscribe(MediaSessionId, Subscriber, CancellationToken),
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
@@ -263,6 +292,7 @@ fn first_view(publisher: &Publisher) -> StreamView {
         media_type: publisher.media_type,
         transport: publisher.transport,
         since: SystemTime::now(),
+        figures: None,
     };
     StreamView {
         name: publisher.name.clone(),
@@ -272,6 +302,7 @@ fn first_view(publisher: &Publisher) -> StreamView {
         record_name: None,
         audio_muted: false,
         video_muted: false,
+        renditions: Vec::new(),
         sessions: vec![session],
     }
 }
@@ -300,8 +331,15 @@ impl Stream {
                     Kind::Audio => view.audio_muted = muted,
                     Kind::Video => view.video_muted = muted,
                 }),
+                Command::Rendition(rendition, begins) => self.view.send_modify(|view| {
+                    view.renditions.retain(|other| *other != rendition);
+                    if begins {
+                        view.renditions.push(rendition);
+                    }
+                }),
+                Command::Figures(id, figures) => self.change(&id, |session| session.figures = Some(figures)),
                 Command::Subscribe(id, subscriber, terminated) => self.enter(id, subscriber, terminated),
-                Command::Status(id, status) => self.set_status(&id, status),
+                Command::Status(id, status) => self.change(&id, |session| session.status = status),
                 Command::Unsubscribe(id) => {
                     self.takers.remove(&id);
                     self.view.send_modify(|view| view.sessions.retain(|session| session.id != id));
@@ -335,15 +373,16 @@ impl Stream {
                 media_type: "play",
                 transport: player.transport,
                 since: SystemTime::now(),
+                figures: None,
             };
             self.view.send_modify(|view| view.sessions.push(session));
         }
     }
 
-    fn set_status(&self, id: &MediaSessionId, status: &'static str) {
+    fn change(&self, id: &MediaSessionId, change: impl FnOnce(&mut SessionView)) {
         self.view.send_modify(|view| {
             if let Some(session) = view.sessions.iter_mut().find(|session| session.id == *id) {
-                session.status = status;
+                change(session);
             }
         });
     }
@@ -382,7 +421,7 @@ impl StreamHandle {
     }
 
     /// Tells every subscriber something of the publisher's.
-    pub fn signal(&self, kind: &str, payload: serde_json::Value) {
+    pub fn signal(&self, kind: &str, payload: Value) {
         let muted = match kind {
             "audioMuted" => Some((Kind::Audio, true)),
             "audioUnmuted" => Some((Kind::Audio, false)),
@@ -395,6 +434,11 @@ impl StreamHandle {
         }
         // Nobody listening is no failure.
         let _ = self.signals.send(StreamSignal { kind: kind.to_owned(), payload });
+    }
+
+    /// A transcode for its subscribers has begun, or has ended.
+    pub fn rendition(&self, what: &str, begins: bool) {
+        let _ = self.commands.send(Command::Rendition(what.to_owned(), begins));
     }
 
     /// What the publisher tells, from now on.
@@ -513,6 +557,11 @@ impl Subscription {
     /// Resolves when somebody outside ends this subscriber.
     pub async fn terminated(&self) {
         self.terminated.cancelled().await;
+    }
+
+    /// Shows what a player counts.
+    pub fn set_figures(&self, figures: Figures) {
+        let _ = self.commands.send(Command::Figures(self.id.clone(), figures));
     }
 
     /// Shows a player's status: WCS's word.

@@ -92,7 +92,7 @@ impl Owner {
         let rendition = started.map_err(|error| error.to_string())?;
         let alive = CancellationToken::new();
         let fanout = rendition.fanout().clone();
-        self.tasks.spawn(keep(rendition, wanted.view.name.clone(), alive.clone()));
+        self.tasks.spawn(keep(rendition, wanted.stream.clone(), wanted.codec.clone(), alive.clone()));
         let sound = Arc::new(Sound { fanout, _alive: alive.drop_guard() });
         self.sounds.insert(key, Arc::downgrade(&sound));
         Ok(sound)
@@ -100,14 +100,17 @@ impl Owner {
 }
 
 /// Owns a rendition until its last player has left.
-async fn keep(mut rendition: Rendition, stream: StreamName, alive: CancellationToken) {
+async fn keep(mut rendition: Rendition, handle: StreamHandle, codec: Codec, alive: CancellationToken) {
+    let what = format!("{} to {}", codec.encoding_name(), Codec::Aac.encoding_name());
+    handle.rendition(&what, true);
     tokio::select! {
         () = alive.cancelled() => {}
         failure = rendition.failed() => {
             if let Some(failure) = failure {
-                tracing::warn!(%stream, "RTMP players' sound has failed: {failure}");
+                tracing::warn!(stream = %handle.view().name, "RTMP players' sound has failed: {failure}");
             }
             alive.cancelled().await;
         }
     }
+    handle.rendition(&what, false);
 }

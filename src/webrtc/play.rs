@@ -6,16 +6,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::relay::{
     AudioCodec, EndReason, JoinError, JoinOptions, Relay, RelayStream, RtpPacket, StreamConfig, Tracks, VideoCodec,
-    Viewer, ViewerEvent,
+    Viewer, ViewerEvent, ViewerSnapshot,
 };
-use crate::hub::{Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
+use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Fanout, Filling, Kind, Payloader, Pipelines, Track, inputs, packets};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -63,15 +64,7 @@ struct Wanted {
 struct Feed {
     stream: Arc<RelayStream>,
     /// Ends the task that owns the payloader.
-    _alive: CancellationDrop,
-}
-
-struct CancellationDrop(CancellationToken);
-
-impl Drop for CancellationDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+    _alive: DropGuard,
 }
 
 /// A stream is another one when its publisher is, or when its tracks are in other codecs.
@@ -137,8 +130,9 @@ impl Feeds {
             PlayError::Feed
         })?;
         let alive = CancellationToken::new();
-        self.tasks.spawn(keep(payloader, view.name.clone(), alive.clone()));
-        Ok(Feed { stream, _alive: CancellationDrop(alive) })
+        let rendition = playable.iter().any(|track| track.codec == Codec::Aac).then(|| handle.clone());
+        self.tasks.spawn(keep(payloader, view.name.clone(), rendition, alive.clone()));
+        Ok(Feed { stream, _alive: alive.drop_guard() })
     }
 
     async fn payloader(
@@ -163,8 +157,17 @@ impl Feeds {
     }
 }
 
-/// Owns a payloader until its feed is dropped.
-async fn keep(mut payloader: Payloader, stream: StreamName, alive: CancellationToken) {
+/// Owns a payloader until its feed is dropped; `transcodes` is the stream where the payloader does that too.
+async fn keep(
+    mut payloader: Payloader,
+    stream: StreamName,
+    transcodes: Option<StreamHandle>,
+    alive: CancellationToken,
+) {
+    const RENDITION: &str = "mpeg4-generic to opus";
+    if let Some(stream) = &transcodes {
+        stream.rendition(RENDITION, true);
+    }
     tokio::select! {
         () = alive.cancelled() => {}
         failure = payloader.failed() => {
@@ -173,6 +176,9 @@ async fn keep(mut payloader: Payloader, stream: StreamName, alive: CancellationT
             }
             alive.cancelled().await;
         }
+    }
+    if let Some(stream) = &transcodes {
+        stream.rendition(RENDITION, false);
     }
     if payloader.dropped() > 0 {
         tracing::info!(%stream, dropped = payloader.dropped(), "frames came faster than viewers' packets could be made");
@@ -284,6 +290,8 @@ impl Viewing {
             }
             Err(error) => return End::Failed(info_of(&error)),
         };
+        let counted = viewer.watch();
+        self.subscription.set_figures(Figures::new(move || figures(&counted.borrow())));
         self.watch(&mut viewer, &view, news).await
     }
 
@@ -312,6 +320,25 @@ impl Viewing {
             }
         }
         End::Failed("Failed by error".into())
+    }
+}
+
+/// A viewer's figures: WCS's keys where it has them, and ours beside.
+fn figures(counted: &ViewerSnapshot) -> Map<String, Value> {
+    let figures = json!({
+        "VIDEO_NACK": counted.nacks,
+        "VIDEO_PLI": counted.plis,
+        "VIDEO_LOST": counted.lost,
+        "SENT_PACKETS": counted.packets,
+        "SENT_BYTES": counted.bytes,
+        "DROPPED_PACKETS": counted.dropped,
+        "LOSS": counted.loss,
+        "RTT_MS": counted.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        "BANDWIDTH_ESTIMATE": counted.estimate_bps,
+    });
+    match figures {
+        Value::Object(figures) => figures,
+        _ => Map::new(),
     }
 }
 

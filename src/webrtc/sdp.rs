@@ -328,7 +328,7 @@ fn sha256_fingerprint(value: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const PLAY: &str = include_str!("../../tests/fixtures/chromium156_play.sdp");
+    const PLAY: &str = include_str!("offers/chromium156_play.sdp");
 
     #[test]
     fn reads_chromiums_offer() {

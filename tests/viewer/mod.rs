@@ -159,7 +159,8 @@ impl Client {
     }
 
     fn deliver(&mut self) {
-        while let Some((_, source, bytes)) = self.queue.pop_front_if(|(at, ..)| *at <= Instant::now()) {
+        while self.queue.front().is_some_and(|(at, ..)| *at <= Instant::now()) {
+            let Some((_, source, bytes)) = self.queue.pop_front() else { return };
             let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, &bytes) else { continue };
             let _ = self.rtc.handle_input(Input::Receive(Instant::now(), receive));
             self.drain();

@@ -1,11 +1,11 @@
 use super::*;
 
-const PLAY: &str = include_str!("../../../tests/fixtures/chromium156_play.sdp");
-const SENDRECV: &str = include_str!("../../../tests/fixtures/chromium156_sendrecv.sdp");
-const PUBLISH: &str = include_str!("../../../tests/fixtures/chromium156_publish.sdp");
-const AUDIO: &str = include_str!("../../../tests/fixtures/chromium156_audio.sdp");
-const VIDEO: &str = include_str!("../../../tests/fixtures/chromium156_video.sdp");
-const DATA: &str = include_str!("../../../tests/fixtures/chromium156_data.sdp");
+const PLAY: &str = include_str!("../offers/chromium156_play.sdp");
+const SENDRECV: &str = include_str!("../offers/chromium156_sendrecv.sdp");
+const PUBLISH: &str = include_str!("../offers/chromium156_publish.sdp");
+const AUDIO: &str = include_str!("../offers/chromium156_audio.sdp");
+const VIDEO: &str = include_str!("../offers/chromium156_video.sdp");
+const DATA: &str = include_str!("../offers/chromium156_data.sdp");
 
 const H264: Option<VideoCodec> = Some(VideoCodec::H264 { profile_level_id: None });
 const HIGH: Option<VideoCodec> = Some(VideoCodec::H264 { profile_level_id: Some(0x64001f) });

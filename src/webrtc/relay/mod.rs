@@ -34,6 +34,7 @@
 mod answer;
 mod backlog;
 mod demux;
+mod entrance;
 mod feed;
 mod gop;
 mod history;
@@ -42,7 +43,6 @@ mod lobby;
 mod mailbox;
 mod outgoing;
 mod packet;
-mod relay;
 mod session;
 mod setup;
 mod shard;
@@ -55,8 +55,8 @@ mod waker;
 use super::sdp;
 
 pub use super::sdp::SdpError;
+pub use entrance::{JoinError, JoinOptions, Joined, Relay, RelayConfig, StartError};
 pub use packet::{AudioCodec, Kind, MAX_PAYLOAD, RtpPacket, Tracks, VIDEO_CLOCK_RATE, VideoCodec};
-pub use relay::{JoinError, JoinOptions, Joined, Relay, RelayConfig, StartError};
 pub use socket::Listen;
 pub use stream::{KeyframeRequest, RelayStream, StreamConfig, StreamSnapshot};
 pub use viewer::{EndReason, Viewer, ViewerEvent, ViewerSnapshot, ViewerState};

@@ -1,0 +1,171 @@
+// Real processes on free ports: weir, nginx with its RTMP module, ffmpeg. Each ends with the test that started it.
+import { spawn, execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+/** The program under test; WEIR_PROGRAM names another. */
+const WEIR = process.env.WEIR_PROGRAM ?? resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target", "debug", "weir");
+const NGINX_RTMP = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+
+export const run = promisify(execFile);
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Waits until `look` gives something that is not nothing; a failure names what was waited for. */
+export async function until(what, look, limit = 20_000) {
+  const deadline = Date.now() + limit;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`waited ${limit} ms for: ${what}`);
+    await sleep(50);
+  }
+}
+
+export async function folder() {
+  const path = await mkdtemp(join(tmpdir(), "weir-browser-"));
+  return { path, remove: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** A port that nobody has at this moment. */
+export function freePort() {
+  return new Promise((done, failed) => {
+    const server = createServer();
+    server.on("error", failed);
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+}
+
+/** Starts a program; `end` asks it to end and makes sure of it. Its last words are in `log()`. */
+function start(program, args, options = {}) {
+  const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], ...options });
+  let log = "";
+  child.stderr.on("data", (text) => (log = (log + text).slice(-200_000)));
+  const ended = new Promise((done) => {
+    child.on("exit", (code, signal) => done(code ?? signal));
+    child.on("error", (error) => done((log += error.message)));
+  });
+  // A test that dies takes its processes along.
+  const killed = () => child.kill("SIGKILL");
+  process.on("exit", killed);
+  return {
+    child,
+    log: () => log,
+    ended,
+    alive: () => child.exitCode === null && child.signalCode === null && child.pid !== undefined,
+    async end(patience = 10_000) {
+      child.kill("SIGTERM");
+      const late = setTimeout(killed, patience);
+      const status = await ended;
+      clearTimeout(late);
+      process.off("exit", killed);
+      return status;
+    },
+  };
+}
+
+/** A weir of its own: data, recordings and ports that nothing else uses. */
+export async function startWeir(...settings) {
+  const home = await folder();
+  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
+  const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(WEIR|GST)_/.test(name)));
+  const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set])], {
+    cwd: home.path,
+    env: { ...environment, NO_COLOR: "1" },
+  });
+  const ports = await until(`weir listens\n${weir.log()}`, async () => {
+    if (!weir.alive()) throw new Error(`weir has ended:\n${weir.log()}`);
+    return JSON.parse(await readFile(`${home.path}/data/ports.json`, "utf8").catch(() => "null"));
+  });
+  const http = `http://127.0.0.1:${ports["http.port"]}`;
+  return {
+    http,
+    ws: `ws://127.0.0.1:${ports["ws.port"]}`,
+    ports,
+    records: `${home.path}/records`,
+    log: weir.log,
+    /** A REST call: GET without fields, POST with them. Nothing found is null. */
+    async rest(path, fields) {
+      const options = fields && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields) };
+      const response = await fetch(`${http}/rest-api/${path}`, options);
+      if (response.status === 404) return null;
+      const text = await response.text();
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+      return text ? JSON.parse(text) : {};
+    },
+    /** Ends it in order; anything but an orderly end is a failure. */
+    async stop() {
+      const status = await weir.end(20_000);
+      await home.remove();
+      if (status !== 0) throw new Error(`weir ended with ${status}:\n${weir.log()}`);
+    },
+  };
+}
+
+/** nginx with its RTMP module, for sources. Gives the address of a stream by its name. */
+export async function startNginx() {
+  const home = await folder();
+  const port = await freePort();
+  await writeFile(`${home.path}/nginx.conf`, `
+load_module ${NGINX_RTMP};
+daemon off;
+master_process off;
+pid ${home.path}/nginx.pid;
+error_log stderr warn;
+events {}
+rtmp {
+  access_log off;
+  server {
+    listen 127.0.0.1:${port};
+    chunk_size 4096;
+    application live { live on; }
+  }
+}`);
+  const nginx = start("nginx", ["-p", home.path, "-e", "stderr", "-c", `${home.path}/nginx.conf`]);
+  await until("nginx listens", async () => {
+    if (!nginx.alive()) throw new Error(`nginx has ended:\n${nginx.log()}`);
+    return readFile(`${home.path}/nginx.pid`, "utf8").catch(() => "");
+  });
+  return {
+    uri: (name) => `rtmp://127.0.0.1:${port}/live/${name}`,
+    async stop() {
+      await nginx.end();
+      await home.remove();
+    },
+  };
+}
+
+/** A moving picture and a tone, H.264 without B-frames and AAC, as an encoder sends them to an RTMP server. */
+export function startEncoder(uri) {
+  const ffmpeg = start("ffmpeg", [
+    "-nostdin", "-hide_banner", "-loglevel", "warning", "-re",
+    "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25",
+    "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
+    "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", "25", "-b:v", "800k",
+    "-c:a", "aac", "-b:a", "96k", "-f", "flv", uri,
+  ]);
+  return { stop: () => ffmpeg.end(), log: ffmpeg.log };
+}
+
+/** Decodes a whole file and counts; an error anywhere in it is a failure. */
+export async function decoded(file) {
+  // In the file's own time base: a browser's frames come when they come, and a frame rate guessed from them makes two of
+  // them one.
+  const own = ["-enc_time_base", "-1"];
+  const { stderr } = await run("ffmpeg", ["-nostdin", "-v", "error", "-xerror", "-i", file, ...own, "-f", "null", "-"]);
+  if (stderr.trim()) throw new Error(`ffmpeg on ${file}: ${stderr}`);
+  const { stdout } = await run("ffprobe", ["-v", "error", "-count_frames", "-show_streams", "-show_format", "-of", "json", file]);
+  const { streams, format } = JSON.parse(stdout);
+  const track = (kind) => {
+    const stream = streams.find((one) => one.codec_type === kind);
+    return stream && { codec: stream.codec_name, frames: Number(stream.nb_read_frames), width: stream.width };
+  };
+  return { video: track("video"), audio: track("audio"), seconds: Number(format.duration) };
+}

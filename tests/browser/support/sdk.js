@@ -1,0 +1,119 @@
+// Pages with the unmodified WebSDK of Flashphoner, driven from the tests.
+import { openPage, servePackages } from "./browser.js";
+
+const SDK = "/node_modules/@flashphoner/websdk";
+
+/** Runs before the SDK in its page: keeps hold of the peers it makes, whose statistics are the tests' witnesses. */
+const PEERS = `
+  window.peers = [];
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...args) { super(...args); window.peers.push(this); }
+  };
+`;
+
+/** Runs in the page beside the SDK: streams by a key of the test's, each with every status it had. */
+function helpers() {
+  const { SESSION_STATUS, STREAM_STATUS } = Flashphoner.constants;
+  const streams = {};
+  let session;
+  Flashphoner.init();
+  window.h = {
+    connect: (urlServer) => new Promise((resolve, reject) => {
+      session = Flashphoner.createSession({ urlServer })
+        .on(SESSION_STATUS.ESTABLISHED, () => resolve())
+        .on(SESSION_STATUS.FAILED, () => reject(new Error("session FAILED")))
+        .on(SESSION_STATUS.DISCONNECTED, () => reject(new Error("session DISCONNECTED")));
+    }),
+    disconnect: () => session.disconnect(),
+    /** Begins to publish or to play; what becomes of it is in `statuses`. */
+    start(verb, key, options) {
+      const display = document.createElement("div");
+      display.style = "width: 640px; height: 480px";
+      document.body.append(display);
+      const one = (streams[key] = { statuses: [], display });
+      one.stream = session.createStream({ display, ...options });
+      for (const status of Object.values(STREAM_STATUS)) {
+        one.stream.on(status, (stream) => one.statuses.push([stream.status(), stream.getInfo() ?? null, stream.getRecordInfo() ?? null]));
+      }
+      one.stream[verb]();
+    },
+    stop: (key) => streams[key].stream.stop(),
+    statuses: (key) => streams[key].statuses,
+    /** The picture of a stream: its size, its clock, and a hash of what it shows now. */
+    picture(key) {
+      const video = [...streams[key].display.querySelectorAll("video")].find((one) => one.videoWidth > 0);
+      if (!video) return null;
+      const canvas = Object.assign(document.createElement("canvas"), { width: 160, height: 120 });
+      const paint = canvas.getContext("2d");
+      paint.drawImage(video, 0, 0, 160, 120);
+      const pixels = paint.getImageData(0, 0, 160, 120).data;
+      let hash = 0;
+      for (const byte of pixels) hash = (hash * 31 + byte) | 0;
+      return { width: video.videoWidth, height: video.videoHeight, at: video.currentTime, hash };
+    },
+    /** What all peers of the page received: frames, codecs, energy of sound. */
+    async received() {
+      const sum = { frames: 0, energy: 0, codecs: [], viewers: 0, width: 0 };
+      for (const peer of window.peers) {
+        const reports = await peer.getStats();
+        for (const report of reports.values()) {
+          if (report.type !== "inbound-rtp") continue;
+          const codec = reports.get(report.codecId)?.mimeType;
+          if (codec) sum.codecs.push(codec);
+          if (report.kind === "audio") sum.energy += report.totalAudioEnergy ?? 0;
+          if (report.kind === "video") {
+            sum.frames += report.framesDecoded ?? 0;
+            sum.viewers += report.framesDecoded > 0 ? 1 : 0;
+            sum.width = report.frameWidth ?? 0;
+          }
+        }
+      }
+      return sum;
+    },
+  };
+}
+
+const PAGE = `<!doctype html><meta charset="utf-8"><title>WebSDK</title>
+<script>${PEERS}</script><script src="${SDK}/flashphoner.js"></script><script>(${helpers})()</script>`;
+
+/** The frame that the SDK's own tests have in their test.html, with another server and the results where they can be read. */
+const mochaPage = (urlServer) => `<!doctype html><meta charset="utf-8"><title>mocha</title><div id="mocha"></div>
+<script src="${SDK}/flashphoner.js"></script>
+<script src="/node_modules/chai/chai.js"></script>
+<script src="/node_modules/mocha/mocha.js"></script>
+<script>
+  mocha.setup("bdd");
+  var expect = chai.expect;
+  var sOptions = { urlServer: ${JSON.stringify(urlServer)} };
+  var initOptions = { flashMediaProviderSwfLocation: "../media-provider.swf", screenSharingExtensionId: "nlbaajplpmleofphigmgaifhoikjmbkg" };
+  function addDisplay(width, height) {
+    var display = document.createElement("div");
+    display.setAttribute("style", "width:" + (width || 320) + "px; height:" + (height || 240) + "px; border: solid; border-width: 1px");
+    document.body.insertBefore(display, document.body.firstChild);
+    return display;
+  }
+  function removeDisplay(display) { document.body.removeChild(display); }
+</script>
+<script src="${SDK}/test/test.js"></script>
+<script src="${SDK}/test/media-device-test.js"></script>
+<script>
+  window.results = { passed: [], failed: {}, done: false };
+  mocha.run()
+    .on("pass", function (test) { results.passed.push(test.title); })
+    .on("fail", function (test, error) { results.failed[test.title] = String(error && error.message || error); })
+    .on("end", function () { results.done = true; });
+</script>`;
+
+/** Serves the SDK's pages from loopback. `urlServer` is where the SDK's own tests connect to. */
+export async function serveSdk(urlServer) {
+  const server = await servePackages({ "/sdk.html": PAGE, "/mocha.html": mochaPage(urlServer) });
+  return {
+    ...server,
+    /** A page with the SDK; every call of its helpers by name. */
+    async open(browser) {
+      const opened = await openPage(browser, `${server.url}/sdk.html`);
+      const call = (name, ...args) => opened.page.evaluate(([name, args]) => window.h[name](...args), [name, args]);
+      return { ...opened, call };
+    },
+  };
+}
