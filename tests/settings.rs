@@ -20,7 +20,8 @@ fn a_start_makes_its_directories_and_says_its_ports_and_a_stop_takes_them_back()
     let home = Home::new();
     let data = home.path().join("deep/data");
     let records = home.path().join("deep/er/records");
-    let setup = home.bare("serve").set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("ip_local=127.0.0.1");
+    let setup = home.bare("serve").set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0");
+    let setup = setup.set("ip_local=127.0.0.1");
     let setup = setup.arg("--data").arg("data").set(&format!("record_dir={}", records.display()));
     let weir = setup.start();
     assert!(records.is_dir());
@@ -28,9 +29,10 @@ fn a_start_makes_its_directories_and_says_its_ports_and_a_stop_takes_them_back()
     weir.wait_log(&format!("http://127.0.0.1:{} (http.port)", weir.port()));
     let ports = std::fs::read_to_string(home.path().join("data/ports.json")).unwrap();
     let of = |setting| weir.port_of(setting);
-    let all = [weir.port(), of("webrtc.port"), of("ws.port")].map(|port| port.to_string());
+    let all = [weir.port(), of("rtmp.port"), of("webrtc.port"), of("ws.port")].map(|port| port.to_string());
     assert!(all.iter().all(|port| port != "0"), "{all:?}");
-    assert_eq!(ports, format!(r#"{{"http.port":{},"webrtc.port":{},"ws.port":{}}}"#, all[0], all[1], all[2]));
+    let [http, rtmp, webrtc, ws] = &all;
+    assert_eq!(ports, format!(r#"{{"http.port":{http},"rtmp.port":{rtmp},"webrtc.port":{webrtc},"ws.port":{ws}}}"#));
     let (status, _) = weir.stop();
     assert_eq!(status.code(), Some(0));
     assert!(!home.path().join("data/ports.json").exists(), "ports of a server that is gone");
@@ -60,7 +62,7 @@ fn the_file_the_environment_and_the_command_line_in_this_order() {
     let setup = setup.env("WEIR_REST_ACCESS_CONTROL_ALLOW_HEADERS", "from-environment").env("WEIR_HTTP_PORT", "2");
     let setup = setup.env("WEIR_REST_ACCESS_CONTROL_ALLOW_METHODS", "ENVIRONMENT").env("WEIR_HTP_PORT", "3");
     let setup = setup.set("rest_access_control_allow_methods=SET").set("http.port=0").set("ws.port=0");
-    let setup = setup.set("webrtc.port=0").set("codecs_exclude_sip=mpv");
+    let setup = setup.set("webrtc.port=0").set("rtmp.port=0").set("codecs_exclude_sip=mpv");
     let mut weir = setup.start();
     weir.announce("settings that weir does not know have no effect");
     let answer = weir.get("/rest-api/pull/find_all");
