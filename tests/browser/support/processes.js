@@ -89,6 +89,7 @@ export async function startWeir(...settings) {
     http,
     ws: `ws://127.0.0.1:${ports["ws.port"]}`,
     ports,
+    rtmp: (name) => `rtmp://127.0.0.1:${ports["rtmp.port"]}/live/${name}`,
     records: `${home.path}/records`,
     log: weir.log,
     /** A REST call: GET without fields, POST with them. Nothing found is null. */
