@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::hub::{Hub, Phase};
-use crate::media::{Catalog, Filling, Kind, Pipelines, image, inputs, snapshot};
+use crate::media::{Catalog, Kind, Pipelines, snapshot};
 use crate::name::StreamName;
 
 /// Most pictures taken at once; further ones wait. Each decodes.
@@ -55,9 +55,8 @@ impl Pictures {
         }
         let failed = |error: &dyn std::fmt::Display| PictureError::Failed(error.to_string());
         let track = view.tracks.iter().find(|track| track.kind == Kind::Video).ok_or(PictureError::NoVideo)?;
-        let template = self.catalog.get("snapshot").map_err(|error| failed(&error))?;
-        let filling = image(inputs(Filling::new(), false)).track_in(Kind::Video, &track.codec);
-        let launch = template.fill(&filling).map_err(|error| failed(&error))?;
+        let launch = self.catalog.launch("snapshot", |filling| filling.track_in(Kind::Video, &track.codec));
+        let launch = launch.map_err(|error| failed(&error))?;
         if launch.branches.is_empty() {
             return Err(PictureError::NoVideo);
         }

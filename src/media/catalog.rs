@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bindings::standing;
 use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
-use super::{ingest, payloader, recording, rendition, snapshot, source};
 
 const BUILT_IN: [(&str, &str); 8] = [
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
@@ -90,18 +90,25 @@ impl Catalog {
         self.0.get(name).ok_or_else(|| CatalogError::NoTemplate { name: name.to_owned(), known: names(&self.0) })
     }
 
+    /// Fills a template for a job: what stands in its holes anyway, and what `add` puts beside it.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoTemplate`], or [`TemplateError`] for a hole that is missing or not there.
+    pub fn launch(&self, name: &str, add: impl FnOnce(Filling) -> Filling) -> Result<Launch, CatalogError> {
+        let template = self.get(name)?;
+        Ok(template.fill(&add(standing(template)))?)
+    }
+
     /// Fills a template for a person at a terminal: `key=value` pairs for its values, weir's own fragments for the
     /// rest, the first branch of each kind.
     ///
     /// # Errors
     /// [`CatalogError::NoTemplate`], or [`TemplateError`] for a hole that is missing or not there.
     pub fn line(&self, name: &str, values: &[(String, String)]) -> Result<Launch, CatalogError> {
-        let template = self.get(name)?;
-        let mut filling = standing(template).first(Kind::Video).first(Kind::Audio);
-        for (key, value) in values {
-            filling = filling.value(key, value);
-        }
-        Ok(template.fill(&filling)?)
+        self.launch(name, |filling| {
+            let filling = filling.first(Kind::Video).first(Kind::Audio);
+            values.iter().fold(filling, |filling, (key, value)| filling.value(key, value))
+        })
     }
 
     /// Parses every template as `gst-launch-1.0` would; one problem for each that cannot run here.
@@ -127,37 +134,6 @@ impl Catalog {
 
 fn parse_problem(template: &Template, error: &TemplateError) -> MediaError {
     MediaError::Parse { template: template.name().to_owned(), reason: error.to_string(), line: String::new() }
-}
-
-/// The fragments of weir's that `template` has holes for, and the values that have defaults.
-fn standing(template: &Template) -> Filling {
-    let holes = template.holes();
-    let mut filling = Filling::new();
-    if holes.contains("video_out") {
-        filling = source::outputs(filling);
-    }
-    if holes.contains("video_in") {
-        filling = recording::inputs(filling, holes.contains("audio_in"));
-    }
-    if holes.contains("sound_in") {
-        filling = rendition::sound(filling);
-    }
-    if holes.contains("video_feed") {
-        filling = ingest::feeds(filling);
-    }
-    if holes.contains("video_rtp") {
-        filling = payloader::packets(filling);
-    }
-    if holes.contains("image_out") {
-        filling = snapshot::image(filling);
-    }
-    if holes.contains("audio_caps") {
-        filling = filling.value("audio_caps", "audio/x-raw,rate=44100");
-    }
-    if holes.contains("connect_timeout") {
-        filling = filling.value("connect_timeout", "10");
-    }
-    filling
 }
 
 fn example(hole: &str) -> Option<&'static str> {
@@ -188,23 +164,6 @@ fn launch_files(folder: &Path) -> Result<Vec<(String, String, String)>, CatalogE
         }
     }
     Ok(files)
-}
-
-/// The Debian package that has an element of weir's templates.
-pub(super) fn package_of(element: &str) -> &'static str {
-    match element {
-        "appsrc" | "appsink" | "videotestsrc" | "audiotestsrc" | "audioconvert" | "audioresample" | "videoconvert" => {
-            "gstreamer1.0-plugins-base"
-        }
-        "flvdemux" | "mp4mux" | "webmmux" | "matroskamux" | "splitmuxsink" | "rtspsrc" => "gstreamer1.0-plugins-good",
-        "x264enc" => "gstreamer1.0-plugins-ugly",
-        "avenc_aac" | "avdec_aac" | "avdec_h264" => "gstreamer1.0-libav",
-        "nicesrc" | "nicesink" => "gstreamer1.0-nice",
-        "queue" | "fakesink" | "fakesrc" | "filesink" | "filesrc" | "tee" | "identity" | "capsfilter" => {
-            "libgstreamer1.0-0"
-        }
-        _ => "gstreamer1.0-plugins-bad",
-    }
 }
 
 #[cfg(test)]

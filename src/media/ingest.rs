@@ -11,23 +11,13 @@ use super::encoded::{Format, Input};
 use super::fanout::Fanout;
 use super::pipeline::{MediaError, Parse, Pipeline, blocking, parsed_branch};
 use super::pipelines::Pipelines;
-use super::recording::test_source;
 use super::source::SourceEvent;
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use super::track::{Kind, Track};
 use crate::name::StreamName;
 
 /// Bytes that may wait in front of the parsers before their source should hold back.
 const BACKLOG: u64 = 4 << 20;
-
-// Never blocks: the connection's task must not wait in it.
-const VIDEO_FEED: &str = "appsrc name=video_feed format=time is-live=true max-bytes=0 block=false";
-const AUDIO_FEED: &str = "appsrc name=audio_feed format=time is-live=true max-bytes=0 block=false";
-
-/// The beginnings of an ingest template's branches.
-pub fn feeds(filling: Filling) -> Filling {
-    filling.input("video_feed", VIDEO_FEED, test_source).input("audio_feed", AUDIO_FEED, test_source)
-}
 
 /// A running ingest. Dropping it stops it without waiting.
 pub struct Ingest {

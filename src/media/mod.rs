@@ -4,12 +4,14 @@
 //! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
 //! [`Part`] after another. Protocols of weir's own push frames into an [`Ingest`] and take them from a [`Tap`].
 
+mod bindings;
 mod bus;
 mod catalog;
 mod encoded;
 mod fanout;
 pub mod graph;
 mod ingest;
+mod packages;
 mod payloader;
 mod peer;
 mod pipeline;
@@ -26,15 +28,15 @@ pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError};
 pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, TrackFigures};
-pub use ingest::{Ingest, feeds};
-pub use payloader::{Payloader, packets};
+pub use ingest::Ingest;
+pub use payloader::Payloader;
 pub use peer::{Peer, PeerEvent, PeerOptions, Receive};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
-pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest, inputs};
-pub use rendition::{Rendition, sound};
-pub use snapshot::{image, snapshot};
-pub use source::{Accept, Source, SourceEvent, outputs};
+pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest};
+pub use rendition::Rendition;
+pub use snapshot::snapshot;
+pub use source::{Accept, Source, SourceEvent};
 pub use tap::{Tap, Tapped};
 pub use template::{Filling, Launch, Template, TemplateError};
 pub use track::{Codec, Kind, Track};

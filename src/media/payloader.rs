@@ -11,27 +11,13 @@ use super::bus::{BusEvent, Failure};
 use super::fanout::{Consumer, Fanout, Frame, Link};
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use super::track::Kind;
 use crate::name::StreamName;
 
 /// Bytes that may wait in front of an encoder or payloader, a track. What comes beyond is dropped and counted: viewers
 /// want the newest.
 const QUEUE_LIMIT: u64 = 4 << 20;
-
-const VIDEO_RTP: &str =
-    "appsink name=video_rtp sync=false async=false wait-on-eos=false enable-last-sample=false buffer-list=true";
-const AUDIO_RTP: &str =
-    "appsink name=audio_rtp sync=false async=false wait-on-eos=false enable-last-sample=false buffer-list=true";
-
-/// The ends of a payloading template's branches.
-pub fn packets(filling: Filling) -> Filling {
-    filling.fragment("video_rtp", VIDEO_RTP, super::source::SHELL_OUT).fragment(
-        "audio_rtp",
-        AUDIO_RTP,
-        super::source::SHELL_OUT,
-    )
-}
 
 /// A running payloader. Dropping it ends it without waiting.
 pub struct Payloader {

@@ -10,7 +10,7 @@ use gstreamer::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::bus::{self, BusEvent, Failure};
-use super::catalog;
+use super::packages::package_of;
 use super::pipelines::{Entry, Pipelines};
 use super::template::Launch;
 use crate::name::{StreamName, mask};
@@ -242,7 +242,7 @@ fn parse_error(template: &str, text: &str, error: &gst::glib::Error, context: &g
     if missing.is_empty() {
         return MediaError::Parse { template: template.to_owned(), reason: mask(error.message()), line: mask(text) };
     }
-    let packages = missing.iter().map(|element| catalog::package_of(element)).collect::<BTreeSet<_>>();
+    let packages = missing.iter().map(|element| package_of(element)).collect::<BTreeSet<_>>();
     MediaError::Missing {
         template: template.to_owned(),
         elements: missing.iter().map(|e| e.to_string()).collect::<Vec<_>>().join(", "),

@@ -23,7 +23,7 @@ use super::bus::{BusEvent, Failure};
 use super::fanout::{Consumer, Fanout, Frame, Link};
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use super::track::Kind;
 use crate::name::StreamName;
 
@@ -33,28 +33,6 @@ const QUEUE_LIMIT: usize = 48 << 20;
 const HOLD_LIMIT: u64 = 1_000_000_000;
 /// Time stamps of RTMP are rounded to milliseconds and frames have a length: a keyframe this early is still in time.
 const CUT_TOLERANCE: u64 = 20_000_000;
-
-const VIDEO_IN: &str = "appsrc name=video_in format=time handle-segment-change=true max-bytes=0";
-const AUDIO_IN: &str = "appsrc name=audio_in format=time handle-segment-change=true max-bytes=0";
-/// The beginnings of a template's branches that take a stream: appsrc in the server, a test source in a shell.
-pub fn inputs(filling: Filling, sound: bool) -> Filling {
-    let filling = filling.input("video_in", VIDEO_IN, test_source);
-    if sound { filling.input("audio_in", AUDIO_IN, test_source) } else { filling }
-}
-
-/// Ten seconds of picture or sound in a codec, for a shell. The encoders are those that need no GPL plugin.
-pub(super) fn test_source(codec: Option<&str>) -> &'static str {
-    match codec {
-        Some("vp8") => {
-            "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! vp8enc deadline=1"
-        }
-        Some("opus") => "audiotestsrc num-buffers=480 ! audio/x-raw,rate=48000 ! opusenc ! opusparse",
-        Some("pcma") => "audiotestsrc num-buffers=80 ! audio/x-raw,rate=8000,channels=1 ! alawenc",
-        Some("pcmu") => "audiotestsrc num-buffers=80 ! audio/x-raw,rate=8000,channels=1 ! mulawenc",
-        Some("aac") => "audiotestsrc num-buffers=430 ! audio/x-raw,rate=44100 ! voaacenc ! aacparse",
-        _ => "videotestsrc num-buffers=300 ! video/x-raw,width=640,height=360,framerate=30/1 ! openh264enc ! h264parse",
-    }
-}
 
 /// When a part ends. It always ends at a keyframe of the leading track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

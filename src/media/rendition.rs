@@ -10,19 +10,9 @@ use super::fanout::{Fanout, Link};
 use super::payloader::{Into, Nothing};
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
-use super::recording::test_source;
-use super::source::SHELL_OUT;
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use super::track::Kind;
 use crate::name::StreamName;
-
-const SOUND_IN: &str = "appsrc name=sound_in format=time handle-segment-change=true max-bytes=0";
-const SOUND_OUT: &str = "appsink name=sound_out sync=false async=false wait-on-eos=false enable-last-sample=false";
-
-/// Both ends of a rendition template's branches.
-pub fn sound(filling: Filling) -> Filling {
-    filling.input("sound_in", SOUND_IN, test_source).fragment("sound_out", SOUND_OUT, SHELL_OUT)
-}
 
 /// A running rendition. Dropping it ends it without waiting.
 pub struct Rendition {
@@ -85,9 +75,9 @@ mod tests {
     async fn opus_becomes_aac_on_the_same_time_line() {
         crate::media::init().unwrap();
         let stream = StreamName::new("a").unwrap();
-        let template = Catalog::load(None).unwrap();
-        let filling = sound(Filling::new()).track_in(Kind::Audio, &crate::media::Codec::Opus);
-        let launch = template.get("play-rtmp").unwrap().fill(&filling).unwrap();
+        let catalog = Catalog::load(None).unwrap();
+        let opus = |filling: crate::media::Filling| filling.track_in(Kind::Audio, &crate::media::Codec::Opus);
+        let launch = catalog.launch("play-rtmp", opus).unwrap();
         let from = Fanout::default();
         let line = "audiotestsrc num-buffers=150 samplesperbuffer=960 is-live=true ! audio/x-raw,rate=48000,channels=1 \
                     ! opusenc ! appsink name=out sync=false";

@@ -12,18 +12,11 @@ use super::bus::BusEvent;
 use super::fanout::{Consumer, Fanout, Frame};
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use crate::name::StreamName;
 
 /// Longest time a picture may take: a source that cannot be asked for a keyframe may need a while for its next one.
 const DEADLINE: Duration = Duration::from_secs(10);
-
-const IMAGE_OUT: &str = "appsink name=image_out sync=false async=false wait-on-eos=false enable-last-sample=false";
-
-/// The end of a snapshot template's branches.
-pub fn image(filling: Filling) -> Filling {
-    filling.fragment("image_out", IMAGE_OUT, super::source::SHELL_OUT)
-}
 
 /// Takes a picture, as PNG.
 ///

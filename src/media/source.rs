@@ -12,7 +12,7 @@ use super::bus::{BusEvent, Failure};
 use super::fanout::Fanout;
 use super::pipeline::{MediaError, Parse, Pipeline, branch_body, parsed_branch};
 use super::pipelines::{Entry, Pipelines};
-use super::template::{Filling, Launch};
+use super::template::Launch;
 use super::track::{Kind, Track};
 use crate::name::StreamName;
 
@@ -45,18 +45,6 @@ pub enum SourceEvent {
 pub struct Source {
     pipeline: Pipeline,
     tracks: UnboundedReceiver<SourceEvent>,
-}
-
-/// The appsink every branch of a source ends in.
-pub const VIDEO_OUT: &str = "appsink name=video_out sync=false async=false wait-on-eos=false enable-last-sample=false";
-/// The same for sound.
-pub const AUDIO_OUT: &str = "appsink name=audio_out sync=false async=false wait-on-eos=false enable-last-sample=false";
-/// What stands there in a shell.
-pub const SHELL_OUT: &str = "fakesink sync=false async=false";
-
-/// The ends of a source template's branches.
-pub fn outputs(filling: Filling) -> Filling {
-    filling.fragment("video_out", VIDEO_OUT, SHELL_OUT).fragment("audio_out", AUDIO_OUT, SHELL_OUT)
 }
 
 impl Source {

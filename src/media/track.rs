@@ -117,6 +117,22 @@ impl Track {
         })
     }
 
+    /// Puts its facts among those of a stream's tracks, one of each kind, video first; true when they are news.
+    pub fn note_in(self, tracks: &mut Vec<Track>) -> bool {
+        match tracks.iter_mut().find(|known| known.kind == self.kind) {
+            Some(known) if *known == self => false,
+            Some(known) => {
+                *known = self;
+                true
+            }
+            None => {
+                tracks.push(self);
+                tracks.sort_by_key(|track| track.kind);
+                true
+            }
+        }
+    }
+
     /// The codec as a WCS `Stream` object names it: `H264`, `mpeg4-generic/48000/2`.
     pub fn wcs_codec(&self) -> String {
         match self.codec {

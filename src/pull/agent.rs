@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{PullRequest, SourceUri, Tools};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
-use crate::media::{Accept, Filling, Kind, Source, SourceEvent, Track, outputs};
+use crate::media::{Accept, Kind, Source, SourceEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How long a second track may come after the first where the source does not say that all are there.
@@ -227,14 +227,12 @@ impl Job {
     }
 
     async fn start(&self) -> Result<Source, String> {
-        let template = self.tools.catalog.get("pull-rtmp").map_err(|error| error.to_string())?;
         let seconds = self.tools.connect_timeout.as_secs().max(1);
-        let filling = outputs(Filling::new())
-            .value("uri", self.request.uri.secret())
-            .value("connect_timeout", seconds.to_string())
-            .track(Kind::Video)
-            .track(Kind::Audio);
-        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let launch = self.tools.catalog.launch("pull-rtmp", |filling| {
+            let filling = filling.value("uri", self.request.uri.secret()).value("connect_timeout", seconds.to_string());
+            filling.track(Kind::Video).track(Kind::Audio)
+        });
+        let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
         let started = Source::start(pipelines, launch, name, self.publication.fanout(), self.accept()).await;
         started.map_err(|error| error.to_string())
@@ -272,7 +270,7 @@ impl Job {
                 }
                 Err(_) => {}
                 Ok(Some(SourceEvent::Track(track))) => {
-                    if changed(&mut tracks, track) {
+                    if track.note_in(&mut tracks) {
                         self.publication.live(tracks.clone());
                     }
                 }
@@ -318,7 +316,7 @@ impl Job {
                 }
                 Some(SourceEvent::Track(track)) => {
                     let sound_only = self.request.has_video && track.kind == Kind::Audio;
-                    changed(&mut tracks, track);
+                    track.note_in(&mut tracks);
                     deadline = Instant::now()
                         + match tracks.len() + refused.len() < pads {
                             true => ANNOUNCED,
@@ -353,22 +351,6 @@ impl Job {
             },
             answered: connected,
             flowed: Duration::ZERO,
-        }
-    }
-}
-
-/// Takes a track's facts in; true when they are news.
-fn changed(tracks: &mut Vec<Track>, track: Track) -> bool {
-    match tracks.iter_mut().find(|known| known.kind == track.kind) {
-        Some(known) if *known == track => false,
-        Some(known) => {
-            *known = track;
-            true
-        }
-        None => {
-            tracks.push(track);
-            tracks.sort_by_key(|track| track.kind);
-            true
         }
     }
 }

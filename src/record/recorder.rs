@@ -24,7 +24,7 @@ use super::repair::{RepairError, Repaired};
 use super::{Rules, Tools, flows};
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
-use crate::media::{Codec, CutRule, Feed, FeedEvent, Filling, Kind, Part, PartEvent, Track, inputs};
+use crate::media::{Codec, CutRule, Feed, FeedEvent, Kind, Part, PartEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 use crate::retry::Backoff;
 
@@ -307,19 +307,12 @@ impl Session<'_> {
         let dir = rules.dir.clone();
         let file = off_thread(move || files::reserve(&dir, &name)).await.map_err(cannot)?;
         let location = file.to_string_lossy();
-        let filling = self
-            .tracks
-            .iter()
-            .fold(inputs(Filling::new(), true), |filling, track| filling.track_in(track.kind, &track.codec));
         let elsewhere = format!("weir-part.{}", self.container.extension());
-        let filling = filling.value_for_shell("location", &location, &elsewhere);
-        let template = recorder.tools.catalog.get(self.container.template()).map_err(|error| error.to_string())?;
-        // A template that turns sound into AAC asks for its rate.
-        let filling = match template.holes().contains("audio_caps") {
-            true => filling.value("audio_caps", "audio/x-raw,rate=44100"),
-            false => filling,
-        };
-        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let launch = recorder.tools.catalog.launch(self.container.template(), |filling| {
+            let filling = filling.value_for_shell("location", &location, &elsewhere);
+            self.tracks.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
+        });
+        let launch = launch.map_err(|error| error.to_string())?;
         let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, start).await;
         let part = part.map_err(|error| {
             // The empty file of a part that never began.

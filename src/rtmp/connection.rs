@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
 use super::{Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -137,7 +137,8 @@ impl Connection {
         if let End::Fault(reason) = &end {
             tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
         }
-        self.unpublish(STOPPED_BY_PUBLISHER).await;
+        let info = if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { STOPPED_BY_PUBLISHER };
+        self.unpublish(info).await;
     }
 
     async fn unpublish(&mut self, info: &str) {

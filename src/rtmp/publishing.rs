@@ -10,7 +10,7 @@ use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
 use crate::hub::{Publication, PublishError, Publisher, Recorded};
-use crate::media::{Filling, Format, Ingest, Input, Kind, SourceEvent, Track, feeds, outputs};
+use crate::media::{Format, Ingest, Input, Kind, SourceEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How long a second track may come after the first where nothing speaks of one.
@@ -77,9 +77,8 @@ impl Publishing {
             PublishError::NameTaken(_) => bad_name(error.to_string()),
             PublishError::Closing => failed(&error),
         })?;
-        let filling = feeds(outputs(Filling::new())).track(Kind::Video).track(Kind::Audio);
-        let template = tools.catalog.get("ingest-rtmp").map_err(|error| failed(&error))?;
-        let launch = template.fill(&filling).map_err(|error| failed(&error))?;
+        let launch = tools.catalog.launch("ingest-rtmp", |filling| filling.track(Kind::Video).track(Kind::Audio));
+        let launch = launch.map_err(|error| failed(&error))?;
         let ingest = Ingest::start(&tools.pipelines, launch, publication.name(), publication.fanout()).await;
         let ingest = ingest.map_err(|error| failed(&error))?;
         let decide = Some(Instant::now() + ANNOUNCED);
@@ -199,13 +198,8 @@ impl Publishing {
     }
 
     fn note(&mut self, track: Track) {
-        match self.tracks.iter_mut().find(|known| known.kind == track.kind) {
-            Some(known) if *known == track => return,
-            Some(known) => *known = track,
-            None => {
-                self.tracks.push(track);
-                self.tracks.sort_by_key(|track| track.kind);
-            }
+        if !track.note_in(&mut self.tracks) {
+            return;
         }
         let wait = if self.live { CHANGES } else { self.patience() };
         self.decide = Some(Instant::now() + wait);

@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::hub::{StreamHandle, StreamView};
-use crate::media::{Catalog, Codec, Fanout, Filling, Kind, Pipelines, Rendition, sound};
+use crate::media::{Catalog, Codec, Fanout, Kind, Pipelines, Rendition};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How many players may wait for a rendition.
@@ -85,14 +85,13 @@ impl Owner {
         if let Some(sound) = self.sounds.get(&key).and_then(Weak::upgrade) {
             return Ok(sound);
         }
-        let filling = sound(Filling::new()).track_in(Kind::Audio, &wanted.codec);
-        let template = self.catalog.get("play-rtmp").map_err(|error| error.to_string())?;
-        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let launch = self.catalog.launch("play-rtmp", |filling| filling.track_in(Kind::Audio, &wanted.codec));
+        let launch = launch.map_err(|error| error.to_string())?;
         let started = Rendition::start(&self.pipelines, launch, &wanted.view.name, wanted.stream.fanout()).await;
         let rendition = started.map_err(|error| error.to_string())?;
         let alive = CancellationToken::new();
         let fanout = rendition.fanout().clone();
-        self.tasks.spawn(keep(rendition, wanted.view.name.clone(), alive.clone()));
+        self.tasks.spawn(keep(rendition, wanted.stream.clone(), wanted.codec.clone(), alive.clone()));
         let sound = Arc::new(Sound { fanout, _alive: alive.drop_guard() });
         self.sounds.insert(key, Arc::downgrade(&sound));
         Ok(sound)
@@ -100,14 +99,17 @@ impl Owner {
 }
 
 /// Owns a rendition until its last player has left.
-async fn keep(mut rendition: Rendition, stream: StreamName, alive: CancellationToken) {
+async fn keep(mut rendition: Rendition, handle: StreamHandle, codec: Codec, alive: CancellationToken) {
+    let what = format!("{} to {}", codec.encoding_name(), Codec::Aac.encoding_name());
+    handle.rendition(&what, true);
     tokio::select! {
         () = alive.cancelled() => {}
         failure = rendition.failed() => {
             if let Some(failure) = failure {
-                tracing::warn!(%stream, "RTMP players' sound has failed: {failure}");
+                tracing::warn!(stream = %handle.view().name, "RTMP players' sound has failed: {failure}");
             }
             alive.cancelled().await;
         }
     }
+    handle.rendition(&what, false);
 }

@@ -17,7 +17,7 @@ use super::relay::{
     Viewer, ViewerEvent, ViewerSnapshot,
 };
 use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
-use crate::media::{Catalog, Codec, Fanout, Filling, Kind, Payloader, Pipelines, Track, inputs, packets};
+use crate::media::{Catalog, Codec, Fanout, Kind, Payloader, Pipelines, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How many viewers may wait for a feed.
@@ -142,10 +142,10 @@ impl Feeds {
         fanout: &Fanout,
         stream: &Arc<RelayStream>,
     ) -> Result<Payloader, String> {
-        let filling = packets(inputs(Filling::new(), true));
-        let filling = playable.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec));
-        let template = self.tools.catalog.get("play-webrtc").map_err(|error| error.to_string())?;
-        let launch = template.fill(&filling).map_err(|error| error.to_string())?;
+        let launch = self.tools.catalog.launch("play-webrtc", |filling| {
+            playable.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
+        });
+        let launch = launch.map_err(|error| error.to_string())?;
         let relay = Arc::downgrade(stream);
         let deliver = move |kind, packets: Vec<RtpPacket>| {
             if let Some(relay) = relay.upgrade() {

@@ -12,9 +12,7 @@ use super::answer::finished;
 use super::intake::{accept, preferred};
 use crate::event::Event;
 use crate::hub::{Hub, Publication, STOPPED_BY_REST};
-use crate::media::{
-    Catalog, Codec, Filling, Kind, Peer, PeerEvent, PeerOptions, Pipelines, Receive, SourceEvent, Track, outputs,
-};
+use crate::media::{Catalog, Codec, Kind, Peer, PeerEvent, PeerOptions, Pipelines, Receive, SourceEvent, Track};
 
 /// Longest time from the answer to ICE being done.
 const ICE: Duration = Duration::from_secs(15);
@@ -162,10 +160,9 @@ async fn feed(
         tracing::warn!(%stream, %session, "a browser cannot publish: {error}");
         End::Failed("Failed to add stream to proxy")
     };
-    let filling = outputs(Filling::new()).track(Kind::Video).track(Kind::Audio);
-    let launch = match tools.catalog.get("publish-webrtc").map(|template| template.fill(&filling)) {
-        Ok(Ok(launch)) => launch,
-        Ok(Err(error)) => return failed(&error),
+    let launch = tools.catalog.launch("publish-webrtc", |filling| filling.track(Kind::Video).track(Kind::Audio));
+    let launch = match launch {
+        Ok(launch) => launch,
         Err(error) => return failed(&error),
     };
     let (name, fanout) = (publication.name(), publication.fanout());
@@ -210,7 +207,7 @@ async fn connect(peer: &mut Peer, expected: usize) -> Result<Vec<Track>, End> {
                 deadline = Instant::now() + FIRST_MEDIA;
             }
             Some(PeerEvent::Source(SourceEvent::Track(track))) => {
-                note(&mut tracks, track);
+                track.note_in(&mut tracks);
                 deadline = Instant::now() + SETTLE;
                 if tracks.len() >= expected {
                     return Ok(tracks);
@@ -245,7 +242,7 @@ async fn follow(tools: &Tools, publication: &Publication, peer: &mut Peer, mut t
             () = &mut silent => return End::Failed("Failed by RTP activity"),
         };
         if let Some(PeerEvent::Source(SourceEvent::Track(track))) = event {
-            if note(&mut tracks, track) {
+            if track.note_in(&mut tracks) {
                 publication.live(tracks.clone());
             }
         } else if let Err(end) = ended(event) {
@@ -259,21 +256,5 @@ async fn silence(tools: &Tools, publication: &Publication) {
     let Some(limit) = tools.activity_timeout else { return std::future::pending().await };
     while publication.fanout().silence() < limit {
         sleep(WATCH.min(limit)).await;
-    }
-}
-
-/// Takes a track's facts in; true when they are news.
-fn note(tracks: &mut Vec<Track>, track: Track) -> bool {
-    match tracks.iter_mut().find(|known| known.kind == track.kind) {
-        Some(known) if *known == track => false,
-        Some(known) => {
-            *known = track;
-            true
-        }
-        None => {
-            tracks.push(track);
-            tracks.sort_by_key(|track| track.kind);
-            true
-        }
     }
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { after, afterEach, before, describe, it } from "node:test";
 import { openPage, startBrowser } from "./support/browser.js";
-import { decoded, sleep, startEncoder, startNginx, startWeir, until } from "./support/processes.js";
+import { decoded, run, sleep, startEncoder, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 /** What `stripCodecs` takes out of the offer so that the other codec is left. */
@@ -102,6 +102,37 @@ for (const [codec, stripCodecs] of Object.entries(CODECS)) {
     await until("the stream is gone", async () => !(await sessions({ name })).length);
   });
 }
+
+it("plays what an encoder publishes over RTMP, at once", async () => {
+  const name = fresh();
+  const published = startEncoder(weir.rtmp(name));
+  try {
+    const [viewer] = [await connected()];
+    await until("the encoder publishes", async () => (await sessions({ name, status: "PUBLISHING" })).length);
+    await viewer.play(name);
+    await viewer.moves();
+    await viewer.sounds();
+    const [stream] = await sessions({ name, published: true });
+    assert.equal(stream.appKey, "flashStreamingApp");
+  } finally {
+    await published.stop();
+  }
+});
+
+it("gives RTMP players a browser's H.264 with its Opus as AAC, and refuses VP8", async () => {
+  const [name, other] = [fresh(), fresh()];
+  const [publisher, second] = [await connected(), await connected()];
+  await publisher.publish(name, { stripCodecs: CODECS.H264 });
+  await second.publish(other, { stripCodecs: CODECS.VP8 });
+  const file = `${weir.records}/../played.nut`;
+  const play = (name, ...more) => run("ffmpeg", ["-nostdin", "-v", "error", "-i", weir.rtmp(name), ...more, "-y", file]);
+  await assert.rejects(play(other, "-t", "1", "-c", "copy"), /VP8/);
+  await play(name, "-t", "4", "-c", "copy");
+  const { video, audio, seconds } = await decoded(file);
+  assert.deepEqual([video.codec, audio.codec], ["h264", "aac"]);
+  assert.ok(seconds > 3.5 && video.frames > 40 && audio.frames > 140, JSON.stringify({ video, audio, seconds }));
+  await until("the rendition is gone", async () => !/play-rtmp/.test(JSON.stringify(await weir.rest("pipelines"))));
+});
 
 it("ends what REST terminates, viewer or publisher, with the words of WCS", async () => {
   const name = fresh();
