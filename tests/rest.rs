@@ -118,9 +118,14 @@ fn wrong_fields_of_the_other_calls() {
 fn unknown_paths_and_methods_a_call_does_not_have() {
     let home = Home::new();
     let weir = home.start();
-    for path in
-        ["/rest-api/nothing", "/rest-api", "/rest-api/pull/rtmp/push", "/rest-api/stream/x/y", "/rest-api/pull", "/rest-api/a%20b"]
-    {
+    for path in [
+        "/rest-api/nothing",
+        "/rest-api",
+        "/rest-api/pull/rtmp/push",
+        "/rest-api/stream/x/y",
+        "/rest-api/pull",
+        "/rest-api/a%20b",
+    ] {
         for method in ["GET", "POST", "DELETE"] {
             assert_eq!(weir.refused(&weir.call(method, path, ""), path).0, 404, "{method} {path}");
         }
