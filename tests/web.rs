@@ -50,7 +50,6 @@ async fn world() -> World {
         "ws.port=0".to_owned(),
         "rtmp.port=0".to_owned(),
         "webrtc.port=0".to_owned(),
-        "rtmp.port=0".to_owned(),
         "ip_local=127.0.0.1".to_owned(),
         format!("record_dir={}", path("records").display()),
         format!("web_root={}", path("pages").display()),

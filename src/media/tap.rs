@@ -35,19 +35,15 @@ pub struct Tap {
     links: Vec<Link>,
     items: Receiver<Tapped>,
     sender: Sender<Tapped>,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    waiting: AtomicUsize,
-    dropped: AtomicU64,
+    /// Payload bytes that wait.
+    waiting: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Default for Tap {
     fn default() -> Self {
         let (sender, items) = channel(FRAMES);
-        Self { links: Vec::new(), items, sender, shared: Arc::default() }
+        Self { links: Vec::new(), items, sender, waiting: Arc::default(), dropped: Arc::default() }
     }
 }
 
@@ -58,8 +54,8 @@ impl Tap {
             if !kinds.contains(&kind) {
                 return Box::new(Nothing);
             }
-            let (items, shared) = (self.sender.clone(), self.shared.clone());
-            Box::new(Half { kind, items, shared, caps: None, format: None, behind: true })
+            let (items, waiting, dropped) = (self.sender.clone(), self.waiting.clone(), self.dropped.clone());
+            Box::new(Half { kind, items, waiting, dropped, caps: None, format: None, behind: true })
         };
         self.links.push(fanout.join(half(Kind::Video), half(Kind::Audio)));
     }
@@ -78,14 +74,14 @@ impl Tap {
 
     fn taken(&self, item: Option<Tapped>) -> Option<Tapped> {
         if let Some(Tapped::Frame(frame)) = &item {
-            self.shared.waiting.fetch_sub(frame.payload.len(), Relaxed);
+            self.waiting.fetch_sub(frame.payload.len(), Relaxed);
         }
         item
     }
 
-    /// Frames that were lost because too many waited.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Relaxed)
+    /// Counts the frames that were lost because too many waited; the task adds those it leaves out itself.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        self.dropped.clone()
     }
 }
 
@@ -93,7 +89,8 @@ impl Tap {
 struct Half {
     kind: Kind,
     items: Sender<Tapped>,
-    shared: Arc<Shared>,
+    waiting: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
     caps: Option<gst::Caps>,
     /// `None`: what the caps say cannot be sent.
     format: Option<Format>,
@@ -120,11 +117,11 @@ impl Half {
 
     /// True when it has its place in the channel.
     fn send(&self, frame: &Frame) -> bool {
-        let waiting = self.shared.waiting.fetch_add(frame.size, Relaxed);
+        let waiting = self.waiting.fetch_add(frame.size, Relaxed);
         let fits = waiting.saturating_add(frame.size) <= BYTES;
         let sent = fits && output(self.kind, frame).is_some_and(|out| self.items.try_send(Tapped::Frame(out)).is_ok());
         if !sent {
-            self.shared.waiting.fetch_sub(frame.size, Relaxed);
+            self.waiting.fetch_sub(frame.size, Relaxed);
         }
         sent
     }
@@ -137,7 +134,7 @@ impl Consumer for Half {
             return;
         }
         if self.behind && !frame.keyframe || !self.send(frame) {
-            self.shared.dropped.fetch_add(1, Relaxed);
+            self.dropped.fetch_add(1, Relaxed);
             self.behind = true;
         } else {
             self.behind = false;

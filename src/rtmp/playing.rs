@@ -1,6 +1,7 @@
 //! A client that plays: a stream's frames into FLV tags, from a keyframe on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::connection::{Refusal, until};
 use super::flv::{self, Metadata};
 use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
-use crate::hub::{Phase, Player, StreamView, Subscriber, Subscription};
+use crate::hub::{Figures, Phase, Player, StreamView, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -53,7 +54,7 @@ pub(super) struct Playing {
     only_sound: bool,
     /// Pictures are left out until the next keyframe that is not old.
     lost: bool,
-    skipped: u64,
+    dropped: Arc<AtomicU64>,
     ended: bool,
 }
 
@@ -103,6 +104,11 @@ impl Playing {
         }
         let passed = |kind: &Kind| *kind == Kind::Video || sound.is_none();
         tap.take(subscription.fanout(), &kinds.iter().copied().filter(passed).collect::<Vec<_>>());
+        let dropped = tap.dropped();
+        let counted = dropped.clone();
+        subscription.set_figures(Figures::new(move || {
+            [("FRAMES_DROPPED".to_owned(), counted.load(Relaxed).into())].into_iter().collect()
+        }));
         subscription.set_status("PLAYING");
         Ok(Self {
             view,
@@ -119,7 +125,7 @@ impl Playing {
             }),
             clock: Timing::default(),
             lost: false,
-            skipped: 0,
+            dropped,
             ended: false,
             subscription,
         })
@@ -216,7 +222,7 @@ impl Playing {
         self.lost |= waited > LAG;
         let starts = frame.keyframe && (frame.kind == Kind::Video || self.only_sound);
         if self.lost && !(starts && waited < LAG / 2) {
-            self.skipped += 1;
+            self.dropped.fetch_add(1, Relaxed);
             return;
         }
         self.lost = false;
@@ -327,7 +333,7 @@ fn metadata(tracks: &[Track], kinds: &[Kind]) -> Bytes {
 
 impl Drop for Playing {
     fn drop(&mut self) {
-        let dropped = self.skipped + self.tap.dropped();
+        let dropped = self.dropped.load(Relaxed);
         if dropped > 0 {
             let stream = &self.view.borrow().name;
             tracing::info!(%stream, dropped, "an RTMP player could not keep up");
