@@ -14,6 +14,10 @@ use weir::config::{Config, Problems};
 use weir::media::{self, Catalog};
 use weir::server::{PORTS, Server};
 
+/// How many pipelines may be parsed, started or stopped at a time. Each takes some milliseconds; a thousand recordings
+/// that begin their next part at once must not take a thread each.
+const BLOCKING_THREADS: usize = 64;
+
 /// A media server that builds one GStreamer pipeline per job, driven by a REST API.
 #[derive(Parser)]
 #[command(version, about)]
@@ -106,7 +110,8 @@ fn serve(options: &Serve) -> Result<()> {
     if !loaded.unknown.is_empty() {
         tracing::warn!("settings that weir does not know have no effect: {}", loaded.unknown.join(", "));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
     let complete = runtime.block_on(run(loaded.config, options))?;
     // Threads that hang in GStreamer end with the process.
     runtime.shutdown_timeout(Duration::from_millis(500));

@@ -29,6 +29,10 @@ use crate::name::StreamName;
 
 /// Bytes that may wait for a slow disk, a track. Past it the recording fails rather than eat the memory of all.
 const QUEUE_LIMIT: usize = 48 << 20;
+/// A track goes into its part in batches of this length, nanoseconds: each hand-over wakes the threads of the part, and
+/// waking them for every frame costs more than all the rest of a recording. What has been handed over waits in the muxer
+/// until its fragment is full, so this and `fragment-duration` together are what a crash can cost.
+const BATCH: u64 = 250_000_000;
 /// Sound that runs ahead of the pictures waits for them, so that it falls into the right part, but never longer.
 const HOLD_LIMIT: u64 = 1_000_000_000;
 /// Time stamps of RTMP are rounded to milliseconds and frames have a length: a keyframe this early is still in time.
@@ -129,8 +133,8 @@ impl Feed {
     pub fn supply(&self, part: &Part) {
         // The follower first: the leader may cut as soon as it has its part, and the follower must have its own by then.
         for (kind, supply) in self.supplies.iter().rev() {
-            if let Some((_, source)) = part.inputs.iter().find(|(of, _)| of == kind) {
-                let _ = supply.send(Input { source: source.clone(), end: part.end.clone() });
+            if let Some((_, input)) = part.inputs.iter().find(|(of, _)| of == kind) {
+                let _ = supply.send(input.clone());
             }
         }
     }
@@ -173,8 +177,12 @@ impl Half {
 
     fn push(&mut self, frame: Frame) {
         self.waiting_bytes += frame.size;
+        let first = self.waiting.front().map_or(frame.time, |first| first.time);
+        let full = frame.time.abs_diff(first) + frame.duration() >= BATCH;
         self.waiting.push_back(frame);
-        self.flush();
+        if full {
+            self.flush();
+        }
         let queued = self.input.as_ref().map_or(0, |input| input.source.current_level_bytes());
         if self.waiting_bytes + usize::try_from(queued).unwrap_or(usize::MAX) > QUEUE_LIMIT {
             self.waiting.clear();
@@ -189,11 +197,7 @@ impl Half {
         }
         if let Some(input) = &self.input {
             self.waiting_bytes = 0;
-            for frame in self.waiting.drain(..) {
-                // A part that failed has said so on its bus.
-                let _ = input.source.push_sample(&frame.sample);
-                input.end.fetch_max(frame.time + frame.duration(), Relaxed);
-            }
+            push_all(input, &mut self.waiting);
         }
     }
 
@@ -202,6 +206,24 @@ impl Half {
         self.flush();
         if let Some(input) = self.input.take() {
             let _ = input.source.end_of_stream();
+        }
+    }
+}
+
+/// Hands the frames over: the first of them as a sample, which brings caps and time line along, and those that share
+/// both with it as one list.
+fn push_all(input: &Input, frames: &mut VecDeque<Frame>) {
+    while let Some(first) = frames.pop_front() {
+        let sample = &first.sample;
+        let alike = |frame: &&Frame| frame.sample.caps() == sample.caps() && frame.sample.segment() == sample.segment();
+        let count = frames.iter().take_while(alike).count();
+        let end = frames.iter().take(count).chain([&first]).map(|frame| frame.time + frame.duration()).max();
+        input.end.fetch_max(end.unwrap_or(0), Relaxed);
+        // A part that failed has said so on its bus.
+        let _ = input.source.push_sample(sample);
+        if count > 0 {
+            let list = frames.drain(..count).filter_map(|frame| frame.sample.buffer_owned()).collect();
+            let _ = input.source.push_buffer_list(list);
         }
     }
 }
@@ -327,7 +349,7 @@ impl Drop for Follower {
 /// One file being written.
 pub struct Part {
     pipeline: Pipeline,
-    inputs: Vec<(Kind, AppSrc)>,
+    inputs: Vec<(Kind, Input)>,
     start: Duration,
     end: Arc<AtomicU64>,
 }
@@ -354,16 +376,17 @@ impl Part {
     ) -> Result<Self, MediaError> {
         let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
+        let end = Arc::<AtomicU64>::default();
         let mut inputs = Vec::new();
         for kind in kinds {
-            let input: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
-            if let Some(pad) = input.static_pad("src") {
+            let source: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
+            if let Some(pad) = source.static_pad("src") {
                 pad.set_offset(-i64::try_from(start.as_nanos()).unwrap_or(i64::MAX));
             }
-            inputs.push((kind, input));
+            inputs.push((kind, Input { source, end: end.clone() }));
         }
         pipeline.play().await?;
-        Ok(Self { pipeline, inputs, start, end: Arc::default() })
+        Ok(Self { pipeline, inputs, start, end })
     }
 
     /// From its first frame to the end of its newest.
@@ -372,20 +395,17 @@ impl Part {
     }
 
     /// Frames a feed could not hand over itself; the track ends after them.
-    pub fn take(&self, rest: Rest) {
+    pub fn take(&self, mut rest: Rest) {
         if let Some((_, input)) = self.inputs.iter().find(|(kind, _)| *kind == rest.kind) {
-            for frame in rest.frames {
-                let _ = input.push_sample(&frame.sample);
-                self.end.fetch_max(frame.time + frame.duration(), Relaxed);
-            }
-            let _ = input.end_of_stream();
+            push_all(input, &mut rest.frames);
+            let _ = input.source.end_of_stream();
         }
     }
 
     /// Ends every track that has not ended yet.
     pub fn finish(&self) {
         for (_, input) in &self.inputs {
-            let _ = input.end_of_stream();
+            let _ = input.source.end_of_stream();
         }
     }
 

@@ -227,10 +227,8 @@ impl Job {
     }
 
     async fn start(&self) -> Result<Source, String> {
-        let seconds = self.tools.connect_timeout.as_secs().max(1);
         let launch = self.tools.catalog.launch("pull-rtmp", |filling| {
-            let filling = filling.value("uri", self.request.uri.secret()).value("connect_timeout", seconds.to_string());
-            filling.track(Kind::Video).track(Kind::Audio)
+            filling.value("uri", self.request.uri.secret()).track(Kind::Video).track(Kind::Audio)
         });
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
