@@ -60,7 +60,7 @@ export function recordUrl(name, download = false) {
 }
 
 const EVENTS = [
-  "streamStarted", "streamLive", "streamInterrupted", "streamEnded", "pullRetry", "pullFailed",
+  "streamStarted", "streamLive", "streamInterrupted", "streamEnded", "sessionStatus", "pullRetry", "pullFailed",
   "recordingStarted", "recordingFinished", "recordingFailed", "lagged",
 ];
 

@@ -6,7 +6,9 @@
 
 mod connections;
 mod phase;
+mod shown;
 mod stream;
+mod termination;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +18,14 @@ use tokio_util::task::TaskTracker;
 
 pub use connections::{ConnectionView, Connections};
 pub use phase::Phase;
+pub use shown::Shown;
 pub use stream::{
     Figures, Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
     SubscribeError, Subscriber, Subscription,
 };
-pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+pub use stream::{
+    STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
+};
 
 use crate::event::Events;
 use crate::name::StreamName;

@@ -6,16 +6,21 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::phase::{Phase, Step};
+use super::shown::Shown;
+use super::termination::Termination;
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
+/// What a session is told that a hook has ended at its keep-alive. Source: WebSDK `constants.js`.
+pub const TERMINATED_BY_KEEP_ALIVE: &str = "Terminated by keep-alive";
+/// What a session is told that has asked for its end. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_USER: &str = "Stopped by user";
 /// What a session is told that ends with the server.
 pub const STOPPED_BY_SHUTDOWN: &str = "Stopped by server shutdown";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
@@ -189,18 +194,26 @@ pub struct Publication {
     name: StreamName,
     session: MediaSessionId,
     commands: mpsc::UnboundedSender<Command>,
-    terminated: CancellationToken,
+    terminated: Termination,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
     /// Closes when the name is free again.
     freed: mpsc::Receiver<()>,
-    info: Option<String>,
+    farewell: Option<Farewell>,
+}
+
+/// How a session has left.
+struct Farewell {
+    /// It did not ask for it: FAILED.
+    failed: bool,
+    /// WCS's text.
+    info: String,
 }
 
 /// A subscriber's place in a stream. Dropped: it has left.
 pub struct Subscription {
     id: MediaSessionId,
-    terminated: CancellationToken,
+    terminated: Termination,
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
@@ -220,11 +233,11 @@ enum Command {
     Muted(Kind, bool),
     Rendition(String, bool),
     Figures(MediaSessionId, Figures),
-    Subscribe(MediaSessionId, Subscriber, CancellationToken),
+    Subscribe(MediaSessionId, Subscriber, Termination),
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
-    Terminate(MediaSessionId),
-    Leave(String),
+    Terminate(MediaSessionId, &'static str),
+    Leave(Farewell),
 }
 
 /// Tells the registry that a name is free. What it holds is dropped once the registry has forgotten the name: then
@@ -244,7 +257,7 @@ pub(super) fn start(
 ) -> (StreamHandle, Publication) {
     let (commands, inbox) = mpsc::unbounded_channel();
     let (done, freed) = mpsc::channel(1);
-    let terminated = CancellationToken::new();
+    let terminated = Termination::default();
     let fanout = Fanout::default();
     let (view, snapshot) = watch::channel(first_view(&publisher));
     events.tell(Event::StreamStarted {
@@ -262,7 +275,7 @@ pub(super) fn start(
         view: handle.view.clone(),
         fanout,
         freed,
-        info: None,
+        farewell: None,
     };
     let stream = Stream {
         name: publisher.name,
@@ -312,16 +325,16 @@ struct Stream {
     session: MediaSessionId,
     phase: Phase,
     /// Who takes it, and what ends each from outside.
-    takers: BTreeMap<MediaSessionId, CancellationToken>,
+    takers: BTreeMap<MediaSessionId, Termination>,
     events: Events,
     view: watch::Sender<StreamView>,
-    terminated: CancellationToken,
+    terminated: Termination,
 }
 
 impl Stream {
     /// Runs until the publisher has left; gives the name back.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) -> (StreamName, watch::Sender<StreamView>) {
-        let mut ending = STOPPED_BY_PUBLISHER.to_owned();
+        let mut ending = Farewell { failed: true, info: STOPPED_BY_PUBLISHER.to_owned() };
         // The publication's handle is one of the senders, so the channel outlives the publisher.
         while let Some(command) = inbox.recv().await {
             match command {
@@ -339,28 +352,67 @@ impl Stream {
                 }),
                 Command::Figures(id, figures) => self.change(&id, |session| session.figures = Some(figures)),
                 Command::Subscribe(id, subscriber, terminated) => self.enter(id, subscriber, terminated),
-                Command::Status(id, status) => self.change(&id, |session| session.status = status),
-                Command::Unsubscribe(id) => {
-                    self.takers.remove(&id);
-                    self.view.send_modify(|view| view.sessions.retain(|session| session.id != id));
+                Command::Status(id, status) => {
+                    self.change(&id, |session| session.status = status);
+                    self.tell(&id, status, None);
                 }
-                Command::Terminate(id) if id == self.session => self.terminated.cancel(),
-                Command::Terminate(id) => {
+                Command::Unsubscribe(id) => self.left(&id),
+                Command::Terminate(id, reason) if id == self.session => self.terminated.ask(reason),
+                Command::Terminate(id, reason) => {
                     if let Some(terminated) = self.takers.get(&id) {
-                        terminated.cancel();
+                        terminated.ask(reason);
                     }
                 }
-                Command::Leave(info) => {
-                    ending = info;
+                Command::Leave(farewell) => {
+                    ending = farewell;
                     break;
                 }
             }
         }
-        self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending });
+        self.over(&ending);
+        self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending.info });
         (self.name, self.view)
     }
 
-    fn enter(&mut self, id: MediaSessionId, subscriber: Subscriber, terminated: CancellationToken) {
+    /// A taker has left.
+    fn left(&mut self, id: &MediaSessionId) {
+        let terminated = self.takers.remove(id).and_then(|terminated| terminated.reason());
+        match terminated {
+            Some(reason) => self.tell(id, "FAILED", Some(reason)),
+            None => self.tell(id, "STOPPED", Some(STOPPED_BY_USER)),
+        }
+        self.view.send_modify(|view| view.sessions.retain(|session| session.id != *id));
+    }
+
+    /// The stream ends with its publisher: what that means for each of its sessions.
+    fn over(&self, ending: &Farewell) {
+        let failed = ending.failed || self.terminated.reason().is_some();
+        self.tell(&self.session, if failed { "FAILED" } else { "UNPUBLISHED" }, Some(&ending.info));
+        for id in self.takers.keys() {
+            self.tell(id, "FAILED", Some(STOPPED_BY_PUBLISHER));
+        }
+    }
+
+    /// Tells what became of a session; a recorder is none.
+    fn tell(&self, id: &MediaSessionId, status: &'static str, info: Option<&str>) {
+        let view = self.view.borrow();
+        let Some(session) = view.sessions.iter().find(|session| session.id == *id) else { return };
+        let mut shown = Shown::of(&view, session);
+        shown.status = status;
+        self.events.tell(Event::SessionStatus {
+            stream: self.name.clone(),
+            session: id.clone(),
+            status,
+            info: info.map(str::to_owned),
+            published: session.role == Role::Publisher,
+            connection: session.connection.clone(),
+            app_key: session.app_key.clone(),
+            // Numbers and texts cannot fail to be JSON.
+            shown: serde_json::to_value(shown).unwrap_or_default().into(),
+        });
+    }
+
+    fn enter(&mut self, id: MediaSessionId, subscriber: Subscriber, terminated: Termination) {
         self.takers.insert(id, terminated);
         if let Subscriber::Player(player) = subscriber {
             let session = SessionView {
@@ -400,7 +452,12 @@ impl Stream {
         });
         let (stream, session) = (self.name.clone(), self.session.clone());
         match (before, phase) {
-            (_, Phase::Live) => self.events.tell(Event::StreamLive { stream, session, tracks: note }),
+            (before, Phase::Live) => {
+                if before.publisher_status() != phase.publisher_status() {
+                    self.tell(&session, phase.publisher_status(), None);
+                }
+                self.events.tell(Event::StreamLive { stream, session, tracks: note });
+            }
             (Phase::Live, Phase::Interrupted) => {
                 self.events.tell(Event::StreamInterrupted { stream, session, reason: note });
             }
@@ -413,6 +470,11 @@ impl StreamHandle {
     /// The stream as it is.
     pub fn view(&self) -> StreamView {
         self.view.borrow().clone()
+    }
+
+    /// Looks at the stream as it is, without a copy. `look` must not wait.
+    pub fn look<T>(&self, look: impl FnOnce(&StreamView) -> T) -> T {
+        look(&self.view.borrow())
     }
 
     /// What its fan-out has counted.
@@ -455,17 +517,18 @@ impl StreamHandle {
             Subscriber::Player(player) => player.session.clone(),
             Subscriber::Recorder => MediaSessionId::random(),
         };
-        let terminated = CancellationToken::new();
+        let terminated = Termination::default();
         let asked = self.commands.send(Command::Subscribe(id.clone(), subscriber, terminated.clone()));
         asked.map_err(|_| SubscribeError::Gone)?;
         let (commands, view, fanout) = (self.commands.clone(), self.view.clone(), self.fanout.clone());
         Ok(Subscription { id, terminated, commands, view, fanout })
     }
 
-    /// Asks one of its sessions to leave ([`STOPPED_BY_REST`]). [`StreamHandle::left`] tells when it has.
-    pub fn terminate(&self, session: &MediaSessionId) {
+    /// Asks one of its sessions to leave; `reason` is what it is told: [`STOPPED_BY_REST`],
+    /// [`TERMINATED_BY_KEEP_ALIVE`]. [`StreamHandle::left`] tells when it has.
+    pub fn terminate(&self, session: &MediaSessionId, reason: &'static str) {
         // A stream that has ended needs no termination.
-        let _ = self.commands.send(Command::Terminate(session.clone()));
+        let _ = self.commands.send(Command::Terminate(session.clone(), reason));
     }
 
     /// Waits until a session has left, the stream's end included.
@@ -509,14 +572,23 @@ impl Publication {
         self.send(Command::Step(Step::Lost, None, reason.to_owned()));
     }
 
-    /// Resolves when somebody outside ends the stream.
-    pub async fn terminated(&self) {
-        self.terminated.cancelled().await;
+    /// Resolves when somebody outside ends the stream: with what its publisher is told.
+    pub async fn terminated(&self) -> &'static str {
+        self.terminated.asked().await
     }
 
-    /// Leaves, and waits until the name is free.
-    pub async fn leave(mut self, info: &str) {
-        self.info = Some(info.to_owned());
+    /// Leaves as its publisher wants it (UNPUBLISHED unless somebody outside ended it), and waits until the name is free.
+    pub async fn leave(self, info: &str) {
+        self.gone(false, info).await;
+    }
+
+    /// Leaves because it cannot go on (FAILED), and waits until the name is free.
+    pub async fn fail(self, info: &str) {
+        self.gone(true, info).await;
+    }
+
+    async fn gone(mut self, failed: bool, info: &str) {
+        self.farewell = Some(Farewell { failed, info: info.to_owned() });
         let (_, never) = mpsc::channel(1);
         let mut freed = std::mem::replace(&mut self.freed, never);
         drop(self);
@@ -531,8 +603,9 @@ impl Publication {
 
 impl Drop for Publication {
     fn drop(&mut self) {
-        let info = self.info.take().unwrap_or_else(|| STOPPED_BY_PUBLISHER.to_owned());
-        self.send(Command::Leave(info));
+        let unsaid = || Farewell { failed: true, info: STOPPED_BY_PUBLISHER.to_owned() };
+        let farewell = self.farewell.take().unwrap_or_else(unsaid);
+        self.send(Command::Leave(farewell));
     }
 }
 
@@ -554,9 +627,9 @@ impl Subscription {
         self.view.clone()
     }
 
-    /// Resolves when somebody outside ends this subscriber.
-    pub async fn terminated(&self) {
-        self.terminated.cancelled().await;
+    /// Resolves when somebody outside ends this subscriber: with what it is told.
+    pub async fn terminated(&self) -> &'static str {
+        self.terminated.asked().await
     }
 
     /// Shows what a player counts.

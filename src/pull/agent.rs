@@ -139,14 +139,17 @@ impl Job {
             biased;
             () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
             () = self.ends.stop.cancelled() => STOPPED_BY_REST,
-            () = self.publication.terminated() => STOPPED_BY_REST,
+            reason = self.publication.terminated() => reason,
             () = self.unwanted() => NO_PLAYERS,
             () = self.tries() => match self.request.on_demand {
                 true => SOURCE_LOST,
                 false => return self.gave_up().await,
             },
         };
-        self.publication.leave(ended).await;
+        match ended {
+            SOURCE_LOST => self.publication.fail(ended).await,
+            _ => self.publication.leave(ended).await,
+        }
         self.view
     }
 
@@ -154,7 +157,7 @@ impl Job {
     async fn gave_up(self) -> watch::Sender<AgentView> {
         let reason = self.view.borrow().last_error.clone().unwrap_or_default();
         self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
-        self.publication.leave(&reason).await;
+        self.publication.fail(&reason).await;
         self.view.send_modify(|view| view.status = AgentStatus::Failed);
         tokio::select! {
             () = self.ends.closing.cancelled() => {}

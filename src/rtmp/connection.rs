@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
 use super::{Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -242,13 +242,15 @@ impl Connection {
 
     async fn news(&mut self, news: News) {
         match news {
-            News::Publishing(StopReason::Terminated) => {
-                self.unpublish(STOPPED_BY_REST).await;
-                self.farewell("NetConnection.Connect.Closed", STOPPED_BY_REST);
+            News::Publishing(StopReason::Terminated(reason)) => {
+                self.unpublish(reason).await;
+                self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(StopReason::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason).await;
+                if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
+                    publishing.fail(&reason).await;
+                }
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),

@@ -148,7 +148,7 @@ impl Playing {
             let gathered = self.line_up.as_ref().and_then(|line_up| line_up.until);
             tokio::select! {
                 biased;
-                () = self.subscription.terminated() => return PlayNews::Terminated,
+                _ = self.subscription.terminated() => return PlayNews::Terminated,
                 changed = self.view.changed(), if !self.ended => self.ended = changed.is_err(),
                 item = self.tap.next(), if room && !self.ended => {
                     if let Some(item) = item {

@@ -30,8 +30,8 @@ const LATER: i64 = 10_000;
 
 /// Why a publisher must leave.
 pub(super) enum StopReason {
-    /// Somebody outside ends it.
-    Terminated,
+    /// Somebody outside ends it, with these words.
+    Terminated(&'static str),
     /// Its stream cannot go on.
     Failed(String),
 }
@@ -175,7 +175,7 @@ impl Publishing {
         loop {
             tokio::select! {
                 biased;
-                () = self.publication.terminated() => return StopReason::Terminated,
+                reason = self.publication.terminated() => return StopReason::Terminated(reason),
                 event = self.ingest.event() => match event {
                     Some(SourceEvent::Track(track)) => self.note(track),
                     Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
@@ -216,6 +216,12 @@ impl Publishing {
     pub(super) async fn leave(self, info: &str) {
         self.ingest.finish(DRAIN).await;
         self.publication.leave(info).await;
+    }
+
+    /// The same for one that cannot go on.
+    pub(super) async fn fail(self, info: &str) {
+        self.ingest.finish(DRAIN).await;
+        self.publication.fail(info).await;
     }
 }
 

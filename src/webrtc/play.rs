@@ -16,7 +16,7 @@ use super::relay::{
     AudioCodec, EndReason, JoinError, JoinOptions, Relay, RelayStream, RtpPacket, StreamConfig, Tracks, VideoCodec,
     Viewer, ViewerEvent, ViewerSnapshot,
 };
-use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
+use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Fanout, Kind, Payloader, Pipelines, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -261,7 +261,7 @@ impl Viewing {
         let end = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            () = self.subscription.terminated() => Some(End::Failed(STOPPED_BY_REST.into())),
+            reason = self.subscription.terminated() => Some(End::Failed(reason.into())),
             info = ended(view) => Some(End::Failed(info.into())),
             end = self.play(&news) => Some(end),
         };
