@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Api};
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
+use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
@@ -46,6 +47,7 @@ pub struct Server {
     rtmp: Listener,
     relay: Arc<Relay>,
     recorders: Recorders,
+    hooks: Hooks,
     tasks: TaskTracker,
     ports: PathBuf,
     /// Held until the end: it keeps a second weir from the data directory.
@@ -80,6 +82,7 @@ impl Server {
         let found = (records.clone(), events.clone());
         let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
+        let hooks = start_hooks(&config, &store, &hub, &tasks).await?;
         let running = Pipelines::default();
         let recordings = api::Recordings::follow(records.clone(), told, &tasks);
         let recorders = Recorders::start(
@@ -95,11 +98,12 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
+        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), hooks.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
+            hooks: hooks.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
             pictures: pictures.clone(),
@@ -137,7 +141,7 @@ impl Server {
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
         let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
+            Self { config, api, http, ws, rtmp, relay, recorders, hooks, tasks, ports, _store: store, _records: owned };
         server.announce()?;
         Ok(server)
     }
@@ -182,8 +186,10 @@ impl Server {
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
+        // After all that it tells of.
+        complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
+        drop((self.api, self.recorders, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -302,6 +308,13 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
     if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
 }
 
+async fn start_hooks(config: &Config, store: &Store, hub: &Hub, tasks: &TaskTracker) -> Result<Hooks> {
+    let applications = Applications::open(store).await?;
+    let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)
+}
+
 fn relay_config(config: &Config) -> RelayConfig {
     let listen = media_addresses(config)
         .into_iter()
@@ -321,7 +334,14 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
     }
 }
 
-fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, tasks: &TaskTracker) -> rtmp::Tools {
+fn rtmp_tools(
+    config: &Config,
+    catalog: Catalog,
+    pipelines: Pipelines,
+    hub: Hub,
+    hooks: Hooks,
+    tasks: &TaskTracker,
+) -> rtmp::Tools {
     let settings = &config.rtmp;
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let defaults = rtmp::Limits::default();
@@ -330,6 +350,7 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         catalog,
         pipelines,
         hub,
+        hooks,
         record: config.record.every_rtmp,
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).

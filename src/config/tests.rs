@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 40] = [
+const OTHERS: [(&str, &str); 51] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -45,6 +45,18 @@ const OTHERS: [(&str, &str); 40] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("disable_rest_requests", "true"),
+    ("rest_request_timeout", "1500ms"),
+    ("rest_client_request_retry_count", "5"),
+    ("rest_client_request_sent_retry_enabled", "false"),
+    ("rest_hook_send_hash", "true"),
+    // What a secret is shown as.
+    ("rest_hook_secret_key", "***"),
+    ("rest_hook_queue", "20"),
+    ("rest_hook_queue_time", "7"),
+    ("keep_alive_streaming_sessions_enabled", "true"),
+    ("streaming_sessions_keep_alive_interval", "9"),
+    ("streaming_sessions_keep_alive_app_keys", "a,b"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -81,7 +93,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -116,6 +128,11 @@ fn the_defaults() {
             max_chunk: 16 << 20,
         }
     );
+    assert_eq!((hooks.enabled, hooks.timeout, hooks.retries, hooks.retry_enabled), (true, Some(ms(15_000)), 3, true));
+    assert_eq!((hooks.sign, hooks.key.reveal(), hooks.queue, hooks.queue_time), (false, "", 10_000, ms(86_400_000)));
+    let keep_alive = hooks.keep_alive;
+    assert_eq!((keep_alive.enabled, keep_alive.interval), (false, ms(10_000)));
+    assert_eq!(keep_alive.app_keys, ["defaultApp"]);
     assert_eq!(
         pull,
         Pull {

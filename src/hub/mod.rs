@@ -9,6 +9,7 @@ mod phase;
 mod shown;
 mod stream;
 mod termination;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +20,12 @@ use tokio_util::task::TaskTracker;
 pub use connections::{ConnectionView, Connections};
 pub use phase::Phase;
 pub use shown::Shown;
-pub use stream::{
-    Figures, Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
-    SubscribeError, Subscriber, Subscription,
-};
+pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};
 pub use stream::{
     STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
 };
+
+pub use view::{Figures, Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 
 use crate::event::Events;
 use crate::name::StreamName;

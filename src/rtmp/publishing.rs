@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::amf::{self, Value};
+use super::asking::Wanted;
 use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
@@ -59,18 +60,18 @@ pub(super) struct Publishing {
 
 impl Publishing {
     /// Takes the name and starts the ingest.
-    pub(super) async fn start(tools: &Tools, name: &str, connection: &str) -> Result<Self, Refusal> {
+    pub(super) async fn start(tools: &Tools, wanted: Wanted, connection: &str) -> Result<Self, Refusal> {
         let bad_name = |reason: String| Refusal { code: "NetStream.Publish.BadName", reason };
-        let name = StreamName::new(name).map_err(|error| bad_name(error.to_string()))?;
+        let name = StreamName::new(&wanted.name).map_err(|error| bad_name(error.to_string()))?;
         let publisher = Publisher {
             name,
-            session: MediaSessionId::random(),
+            session: wanted.id,
             app_key: APP_KEY.into(),
             connection: connection.to_owned(),
             provider: PROVIDER,
             media_type: "publish",
             transport: "TCP",
-            record: tools.record.then_some(Recorded::Everything),
+            record: (tools.record || wanted.record).then_some(Recorded::Everything),
             by: format!("RTMP from {connection}"),
         };
         let publication = tools.hub.publish(publisher).await.map_err(|error| match error {
@@ -92,6 +93,16 @@ impl Publishing {
             decide,
             last: 0,
         })
+    }
+
+    /// The stream's name.
+    pub(super) fn name(&self) -> &str {
+        self.publication.name().as_str()
+    }
+
+    /// The media session.
+    pub(super) fn session(&self) -> MediaSessionId {
+        self.publication.session()
     }
 
     /// Reads what `onMetaData` says of the tracks. It decides only how long they are waited for.
