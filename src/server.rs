@@ -15,8 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::cli::console::Console;
+use crate::cli::local::Local;
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
+use crate::hook::application::Applications;
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
@@ -30,6 +33,7 @@ use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
 use crate::store::Store;
+use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -44,6 +48,7 @@ pub struct Server {
     http: Listener,
     ws: Listener,
     rtmp: Listener,
+    local: Local,
     relay: Arc<Relay>,
     recorders: Recorders,
     tasks: TaskTracker,
@@ -75,6 +80,8 @@ impl Server {
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
+        let applications = Applications::open(&store).await?;
+        let users = users(&store).await?;
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
@@ -97,6 +104,14 @@ impl Server {
         let connections = Connections::default();
         let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
+        let console = Console {
+            applications,
+            users,
+            hub: hub.clone(),
+            pulls: pulls.clone(),
+            records: recordings.dir().into(),
+            settings: config.settings().into(),
+        };
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
@@ -135,9 +150,10 @@ impl Server {
             rtmp::serve(encoders.clone(), stream, peer, stop)
         });
         let rtmp = rtmp.await?;
+        let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
         let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
+            Self { config, api, http, ws, rtmp, local, relay, recorders, tasks, ports, _store: store, _records: owned };
         server.announce()?;
         Ok(server)
     }
@@ -183,6 +199,7 @@ impl Server {
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
+        complete &= step("the command line is closed", self.local.stop(left())).await;
         drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
@@ -228,6 +245,16 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+/// The users there are. The password of a new installation is told here, and nowhere else.
+async fn users(store: &Store) -> Result<Users> {
+    let (users, first) = Users::open(store).await?;
+    if let Some(first) = first {
+        let change = "change it with `weir ctl passwd`";
+        tracing::info!("the command line's user {ADMIN} is new, with the password {} ({change})", first.0);
+    }
+    Ok(users)
 }
 
 /// The operator's folder of pages, which is theirs to make.
