@@ -6,7 +6,7 @@
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
 //! - [`api`] is HTTP over warp: REST's calls in, snapshots and events out; weir's own pages (`web/`) and files beside.
-//!   [`signal`] is the browsers' WebSocket.
+//!   [`signal`] is the browsers' WebSocket, [`cli`] the command line.
 //! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
 //!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.
@@ -27,6 +27,7 @@
 //! Leaving is dropping.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod hook;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use weir::cli::ctl;
 use weir::config::{Config, Problems};
 use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
@@ -47,6 +48,8 @@ enum Verb {
         #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
         pipelines: Option<PathBuf>,
     },
+    /// Controls the server that runs with this data directory: the command line of WCS.
+    Ctl(Ctl),
     /// Asks the server that runs with this data directory whether it lives.
     Health {
         /// The server's data directory.
@@ -77,6 +80,19 @@ struct Serve {
     log_format: LogFormat,
 }
 
+#[derive(Args)]
+struct Ctl {
+    /// The server's data directory.
+    #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
+    data: PathBuf,
+    /// Asks for one command after another, with editing, history and completion.
+    #[arg(short, long)]
+    interactive: bool,
+    /// The command: "help" lists them. Without one they are read from the standard input.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     /// A line for people.
@@ -91,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
         Verb::Check { pipelines } => check(pipelines.as_deref()),
         Verb::Health { data, ip } => health(&data, ip),
+        Verb::Ctl(options) => return control(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,6 +147,21 @@ async fn run(config: Config, options: &Serve) -> Result<bool> {
         _ = interrupt.recv() => {}
     }
     Ok(server.stop().await)
+}
+
+/// The exit code is that of the command: 0 done, 1 not, 2 where the line was wrong.
+fn control(options: &Ctl) -> ExitCode {
+    let code = match options.command.as_slice() {
+        [] => ctl::many(&options.data, options.interactive),
+        words => ctl::one(&options.data, words),
+    };
+    code.map_or_else(
+        |error| {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    )
 }
 
 fn start_log(format: LogFormat) -> Result<()> {

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::cli::console::Console;
+use crate::cli::local::Local;
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
 use crate::hook::{Applications, Hooks};
@@ -31,6 +33,7 @@ use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
 use crate::store::Store;
+use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -45,6 +48,7 @@ pub struct Server {
     http: Listener,
     ws: Listener,
     rtmp: Listener,
+    local: Local,
     relay: Arc<Relay>,
     recorders: Recorders,
     hooks: Hooks,
@@ -77,12 +81,14 @@ impl Server {
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
+        let applications = Applications::open(&store).await?;
+        let users = users(&store).await?;
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
         let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
         let hub = Hub::start(events, &tasks);
-        let hooks = start_hooks(&config, &store, &hub, &tasks).await?;
+        let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
         let recordings = api::Recordings::follow(records.clone(), told, &tasks);
         let recorders = Recorders::start(
@@ -100,6 +106,14 @@ impl Server {
         let connections = Connections::default();
         let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), hooks.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
+        let console = Console {
+            applications,
+            users,
+            hub: hub.clone(),
+            pulls: pulls.clone(),
+            records: recordings.dir().into(),
+            settings: config.settings().into(),
+        };
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
@@ -139,9 +153,23 @@ impl Server {
             rtmp::serve(encoders.clone(), stream, peer, stop)
         });
         let rtmp = rtmp.await?;
+        let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
-        let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, hooks, tasks, ports, _store: store, _records: owned };
+        let server = Self {
+            config,
+            api,
+            http,
+            ws,
+            rtmp,
+            local,
+            relay,
+            recorders,
+            hooks,
+            tasks,
+            ports,
+            _store: store,
+            _records: owned,
+        };
         server.announce()?;
         Ok(server)
     }
@@ -189,6 +217,7 @@ impl Server {
         // After all that it tells of.
         complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
+        complete &= step("the command line is closed", self.local.stop(left())).await;
         drop((self.api, self.recorders, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
@@ -234,6 +263,16 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+/// The users there are. The password of a new installation is told here, and nowhere else.
+async fn users(store: &Store) -> Result<Users> {
+    let (users, first) = Users::open(store).await?;
+    if let Some(first) = first {
+        let change = "change it with `weir ctl passwd`";
+        tracing::info!("the command line's user {ADMIN} is new, with the password {} ({change})", first.0);
+    }
+    Ok(users)
 }
 
 /// The operator's folder of pages, which is theirs to make.
@@ -308,8 +347,13 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
     if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
 }
 
-async fn start_hooks(config: &Config, store: &Store, hub: &Hub, tasks: &TaskTracker) -> Result<Hooks> {
-    let applications = Applications::open(store).await?;
+async fn start_hooks(
+    config: &Config,
+    applications: Applications,
+    store: &Store,
+    hub: &Hub,
+    tasks: &TaskTracker,
+) -> Result<Hooks> {
     let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)

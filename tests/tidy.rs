@@ -163,6 +163,8 @@ fn crates_stay_in_their_rooms() {
         ("clap", &["main", "cli"]),
         ("redb", &["store"]),
         ("argon2", &["users"]),
+        ("rustyline", &["cli"]),
+        ("russh", &["cli"]),
     ]);
     let mut strays = Vec::new();
     for source in sources() {
