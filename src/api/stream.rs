@@ -1,8 +1,12 @@
 //! `/rest-api/stream/*`. Source: wcs.md 1.4, 1.10, 14.
 
+use std::time::Duration;
+
 use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use warp::http::StatusCode;
 
 use super::Api;
 use super::error::ApiError;
@@ -11,6 +15,9 @@ use super::routes::Answer;
 use crate::hub::{Figures, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
+
+/// Longest time the sessions that `/stream/terminate` ends may take until the caller is told so.
+const LEAVING: Duration = Duration::from_secs(20);
 
 /// Every field that is present must fit.
 #[derive(Deserialize, Default)]
@@ -58,11 +65,16 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
     }
     let sessions: Vec<_> = found.iter().map(|(stream, session, _)| (stream, session)).collect();
     sessions.iter().for_each(|(stream, session)| stream.terminate(session, STOPPED_BY_REST));
-    for (stream, session) in sessions {
-        stream.left(session).await;
-        // An agent that is still on the list would be in the way of who pulls its source again.
-        api.pulls.gone(session.clone()).await;
-    }
+    let gone = async {
+        for (stream, session) in sessions {
+            stream.left(session).await;
+            // An agent that is still on the list would be in the way of who pulls its source again.
+            api.pulls.gone(session.clone()).await;
+        }
+    };
+    // They end all the same; each of their steps has a deadline of its own.
+    let late = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "NotGone", "some of them take long to end");
+    timeout(LEAVING, gone).await.map_err(late)?;
     Ok(Answer::Void)
 }
 
