@@ -9,9 +9,9 @@
 //!   [`signal`] is the browsers' WebSocket, [`cli`] the command line.
 //! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
 //!   carries browsers' media, [`picture`] takes snapshots.
+//! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - [`hook`] has the applications, which are what hook servers are asked about.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`store`] (what survives a restart) and
 //!   [`users`].
 //!

@@ -128,6 +128,7 @@ impl Server {
         };
         let api = Api {
             hub,
+            hooks: hooks.clone(),
             pulls,
             pipelines: running,
             pictures,

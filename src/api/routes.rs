@@ -10,7 +10,7 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, pages, pipelines, ports, pull, recordings, stream};
+use super::{Api, connection, events, files, hooks, pages, pipelines, ports, pull, recordings, stream};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -47,7 +47,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let methods = match segments[..] {
         ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
-        ["rest-api", "pipelines" | "events" | "recordings" | "ports", ..] => GET,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "hooks", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
@@ -70,6 +70,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "recordings"] => recordings::list(api).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
+            ["rest-api", "hooks"] => hooks::counts(api),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
             [] => pages::page(request, ""),
@@ -87,7 +88,7 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "hooks"] => true,
         ["rest-api", "pipelines", _] | ["health", "live"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),

@@ -17,8 +17,14 @@ pub struct Counts {
     pub answered: u64,
     /// Calls that were not, each try counted.
     pub failed: u64,
+    /// Events that wait for their delivery now.
+    pub waiting: u64,
     /// Events that were given up.
     pub dropped: u64,
+    /// Keep-alive beats.
+    pub beats: u64,
+    /// The most that a beat was behind its time, milliseconds.
+    pub beat_lateness: u64,
     /// Keep-alive beats that were left out, because the one before had no answer yet or too many had none.
     pub beats_missed: u64,
     /// Streams that a keep-alive has ended.

@@ -217,8 +217,10 @@ impl Deliverer {
     fn dispatch(&mut self) {
         let now = Instant::now();
         let mut items = Vec::new();
-        for line in self.lines.values_mut() {
+        for (app_key, line) in &mut self.lines {
             items.extend(std::iter::from_fn(|| line.next(now)));
+            let waiting = line.len() as u64;
+            self.tools.complaints.count(app_key, |counts| counts.waiting = waiting);
         }
         self.lines.retain(|_, line| line.len() > 0 || !line.rests(now));
         for item in items {

@@ -91,9 +91,14 @@ impl Heart {
     fn beat(&mut self) {
         let now = Instant::now();
         let streams = self.hub.streams();
-        while let Some((key, _)) = self.beats.due(now) {
+        while let Some((key, at)) = self.beats.due(now) {
             let Some(stream) = streams.get(&key.0) else { continue };
             let Some(call) = Call::of(&self.hooks, stream, &key.1) else { continue };
+            let late = u64::try_from(now.duration_since(at).as_millis()).unwrap_or(u64::MAX);
+            self.hooks.complaints().count(&call.app_key, |counts| {
+                counts.beats += 1;
+                counts.beat_lateness = counts.beat_lateness.max(late);
+            });
             if self.asked.contains(&key) || self.flying.len() >= FLYING {
                 self.hooks.complaints().count(&call.app_key, |counts| counts.beats_missed += 1);
                 self.hooks.complaints().warn(

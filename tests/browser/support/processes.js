@@ -93,6 +93,8 @@ export async function startWeir(...settings) {
     rtmp: (name) => `rtmp://127.0.0.1:${ports["rtmp.port"]}/live/${name}`,
     records: `${home.path}/records`,
     log: weir.log,
+    /** A line of the command line. */
+    ctl: (line) => run(WEIR, ["ctl", "--data", `${home.path}/data`, line]),
     /** A REST call: GET without fields, POST with them. Nothing found is null. */
     async rest(path, fields) {
       const options = fields && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields) };
