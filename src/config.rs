@@ -13,12 +13,14 @@ mod browser;
 mod hooks;
 mod rtmp;
 mod source;
+mod ssh;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
+pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
 use source::{Layers, mask};
@@ -43,6 +45,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// The command line over SSH.
+    pub ssh: Ssh,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -169,7 +173,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, hooks, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, ssh, record, pull, hooks, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -184,6 +188,7 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(ssh.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -217,6 +222,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let ssh = Ssh::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let hooks = Hooks::read(layers);
@@ -227,6 +233,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            ssh: ssh?,
             record: record?,
             pull: pull?,
             hooks: hooks?,

@@ -19,6 +19,10 @@ use weir::server::{PORTS, Server};
 /// that begin their next part at once must not take a thread each.
 const BLOCKING_THREADS: usize = 64;
 
+/// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
+/// what an operator has to know.
+const LOG: &str = "info,russh=off";
+
 /// A media server that builds one GStreamer pipeline per job, driven by a REST API.
 #[derive(Parser)]
 #[command(version, about)]
@@ -169,7 +173,7 @@ fn start_log(format: LogFormat) -> Result<()> {
         .with_env_var("WEIR_LOG")
         .with_default_directive(tracing::Level::INFO.into())
         .try_from_env()
-        .or_else(|_| EnvFilter::try_new("info"))?;
+        .or_else(|_| EnvFilter::try_new(LOG))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let started = match format {

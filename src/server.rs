@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
+use crate::cli::ssh::{self, Ssh};
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
 use crate::hook::{Applications, Hooks};
@@ -49,6 +50,7 @@ pub struct Server {
     ws: Listener,
     rtmp: Listener,
     local: Local,
+    ssh: Option<Listener>,
     relay: Arc<Relay>,
     recorders: Recorders,
     hooks: Hooks,
@@ -154,6 +156,7 @@ impl Server {
             rtmp::serve(encoders.clone(), stream, peer, stop)
         });
         let rtmp = rtmp.await?;
+        let ssh = start_ssh(&config, &data, console.clone()).await?;
         let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
         let server = Self {
@@ -163,6 +166,7 @@ impl Server {
             ws,
             rtmp,
             local,
+            ssh,
             relay,
             recorders,
             hooks,
@@ -185,12 +189,14 @@ impl Server {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
         let ws = self.ws.address();
         let rtmp = self.rtmp.address();
-        let ports = BTreeMap::from([
+        let ssh = self.ssh.as_ref().map(Listener::address);
+        let mut ports = BTreeMap::from([
             ("http.port", self.http().port()),
             ("ws.port", ws.port()),
             ("webrtc.port", viewers),
             ("rtmp.port", rtmp.port()),
         ]);
+        ports.extend(ssh.map(|ssh| ("ssh.port", ssh.port())));
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
@@ -200,6 +206,9 @@ impl Server {
         tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
         tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
         tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
+        if let Some(ssh) = ssh {
+            tracing::info!("listening: command line on ssh://{ssh} (ssh.port)");
+        }
         Ok(())
     }
 
@@ -218,7 +227,13 @@ impl Server {
         // After all that it tells of.
         complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        complete &= step("the command line is closed", self.local.stop(left())).await;
+        let (local, ssh) = (self.local.stop(left()), async {
+            match self.ssh {
+                Some(ssh) => ssh.stop(left()).await,
+                None => true,
+            }
+        });
+        complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
         drop((self.api, self.recorders, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
@@ -264,6 +279,21 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+/// The command line over SSH, where it is switched on.
+async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Option<Listener>> {
+    let settings = &config.ssh;
+    let Some(port) = settings.port else { return Ok(None) };
+    let options = ssh::Options {
+        authorized_keys: settings.authorized_keys.clone(),
+        idle_timeout: settings.idle_timeout,
+        max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
+    };
+    let data = data.to_owned();
+    let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console)).await??;
+    let serve = move |stream, peer, stop| ssh::serve(ssh.clone(), stream, peer, stop);
+    listen(config, port, "ssh.port", serve).await.map(Some)
 }
 
 /// The users there are. The password of a new installation is told here, and nowhere else.

@@ -198,7 +198,7 @@ fn a_data_directory_may_have_a_long_path() {
     let data = data.to_string_lossy();
     let mut weir = Process::start(PROGRAM, |command| {
         command.args(["serve", "--data", &data, "--set", "ip_local=127.0.0.1"]).stderr(Stdio::null());
-        for port in ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0"] {
+        for port in ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "ssh.port=0"] {
             command.args(["--set", port]);
         }
         command.args(["--set", &format!("record_dir={}", home.records().display())]);

@@ -9,7 +9,7 @@ use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Editor};
 
 use super::complete::Completing;
-use super::grammar::{self, Input};
+use super::grammar::may_be_kept;
 use super::wire::{Request, Response, near};
 use super::words::quote;
 
@@ -150,15 +150,6 @@ impl Client {
                 Err(error) => return Err(failed(error)),
             }
         }
-    }
-}
-
-/// Only what is known to hold no secret goes into a file: a line that was mistyped may hold one.
-fn may_be_kept(line: &str) -> bool {
-    match grammar::parse(line) {
-        Ok(Input::Call(call, _)) => !call.has_secret(),
-        Ok(Input::Help(_)) => true,
-        _ => false,
     }
 }
 

@@ -118,6 +118,16 @@ pub fn parse(line: &str) -> Result<Input, Wrong> {
     Ok(Input::Call(command.read(rest)?, grep))
 }
 
+/// Whether a line may be called back later, and stand in a file until then. Only one that is known to hold no secret: one
+/// that was mistyped may hold one.
+pub fn may_be_kept(line: &str) -> bool {
+    match parse(line) {
+        Ok(Input::Call(call, _)) => !call.has_secret(),
+        Ok(Input::Help(_)) => true,
+        _ => false,
+    }
+}
+
 /// The command whose words a line begins with, and what stands behind them.
 fn command(words: &[Word]) -> Result<(&'static Command, &[Word]), Wrong> {
     let begins = |command: &&Command| {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 51] = [
+const OTHERS: [(&str, &str); 55] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -29,6 +29,10 @@ const OTHERS: [(&str, &str); 51] = [
     ("rtmp_idle_timeout", "8"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
+    ("ssh.port", "free"),
+    ("ssh_authorized_keys", "/etc/weir/keys"),
+    ("ssh_idle_timeout", "9"),
+    ("ssh_max_connections", "5"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -93,7 +97,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, hooks, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, ssh, record, pull, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -133,6 +137,7 @@ fn the_defaults() {
     let keep_alive = hooks.keep_alive;
     assert_eq!((keep_alive.enabled, keep_alive.interval), (false, ms(10_000)));
     assert_eq!(keep_alive.app_keys, ["defaultApp"]);
+    assert_eq!(ssh, Ssh { port: Some(2001), authorized_keys: None, idle_timeout: ms(600_000), max_connections: 32 });
     assert_eq!(
         pull,
         Pull {
