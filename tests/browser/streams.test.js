@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { after, afterEach, before, it } from "node:test";
 import { startBrowser } from "./support/browser.js";
-import { changeClip, folder, makeClip, offsetsOf, startClip, startNginx, startWeir, until } from "./support/processes.js";
+import { changeClip, decoded, folder, makeClip, offsetsOf, startClip, startJumpingClip, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 let browser, weir, sdk, clips;
@@ -235,4 +235,25 @@ it("keeps sound and picture together for more than a minute, 11025 Hz and damage
     console.log(name, "recorded, after a minute late by", late.join(), "ms");
     assert.ok(late.length >= 8 && late.every((ms) => Math.abs(ms) < 60), `${name}: ${late}`);
   }
+});
+
+it("goes on when the encoder's clock jumps by an hour", async () => {
+  const file = await makeClip(`${clips.path}/jumps.flv`, { seconds: 20 });
+  const encoder = startJumpingClip(file, weir.rtmp("jumps"), 9500);
+  open.push(() => encoder.stop());
+  await until("jumps is published", () => weir.rest("stream/find", { name: "jumps", status: "PUBLISHING", published: true }));
+  const one = await viewer("jumps");
+  await one.call("listen", "in");
+  const seen = await pictures(one, 11_000);
+  assert.ok(seen[0].number < 200 && seen.at(-1).number > 270, "the jump was watched");
+  smooth(seen);
+  const heard = (await one.call("heard", "in")).filter(({ loud }) => loud).map(({ at }) => at);
+  const apart = heard.slice(1).map((at, before) => Math.round(at - heard[before]));
+  console.log("beeps are", apart.join(), "ms apart");
+  assert.ok(apart.length >= 8 && apart.every((ms) => Math.abs(ms - 1000) < 250), apart.join());
+  const record = await until("it is recorded", async () => (await finished()).find((name) => name === "jumps.mp4"), 30_000);
+  const late = await offsetsOf(`${weir.records}/${record}`);
+  const { seconds } = await decoded(`${weir.records}/${record}`);
+  console.log("recorded", seconds, "s, late by", late.join(), "ms");
+  assert.ok(late.length >= 18 && late.every((ms) => Math.abs(ms) < 60) && Math.abs(seconds - 20) < 0.5);
 });

@@ -201,6 +201,13 @@ export function startClip(file, uri, ...more) {
   return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
 }
 
+/** The same with a clock that jumps ahead by an hour after some milliseconds. */
+export function startJumpingClip(file, uri, after) {
+  const clock = `setts=ts=if(gte(TS\\,${after})\\,TS+3600000\\,TS)`;
+  const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-re", "-i", file, "-c", "copy", "-bsf:v", clock, "-bsf:a", clock, "-f", "flv", uri]);
+  return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
+}
+
 /** How much later the sound of a recorded clip is than its picture, milliseconds, for each flash with a beep. */
 export async function offsetsOf(file) {
   const read = async (...filter) => {
