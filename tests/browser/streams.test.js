@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { after, afterEach, before, it } from "node:test";
 import { startBrowser } from "./support/browser.js";
-import { changeClip, decoded, folder, makeClip, offsetsOf, startClip, startJumpingClip, startNginx, startWeir, until } from "./support/processes.js";
+import { changeClip, decoded, folder, makeClip, offsetsOf, startClip, startJumpingClip, sleep, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 let browser, weir, sdk, clips;
@@ -256,4 +256,29 @@ it("goes on when the encoder's clock jumps by an hour", async () => {
   const { seconds } = await decoded(`${weir.records}/${record}`);
   console.log("recorded", seconds, "s, late by", late.join(), "ms");
   assert.ok(late.length >= 18 && late.every((ms) => Math.abs(ms) < 60) && Math.abs(seconds - 20) < 0.5);
+});
+
+it("keeps a viewer whose encoder goes and comes back", async () => {
+  const other = await startWeir("publisher_linger=15000");
+  try {
+    const file = await makeClip(`${clips.path}/back.flv`, { seconds: 40, video: ["-bf", "2", "-b_strategy", "0"] });
+    const encoder = await publish(file, "back", other);
+    const one = await viewer("back", other);
+    smooth(await pictures(one, 2000));
+    await encoder.stop();
+    const last = await until("the picture stands still", async () => {
+      const seen = (await one.seen()).length;
+      await sleep(1000);
+      return (await one.seen()).length === seen && seen;
+    });
+    await publish(file, "back", other);
+    await until("the picture goes on", async () => (await one.seen()).length > last + 5);
+    await one.call("watch", "in");
+    smooth(await pictures(one, 4000));
+    assert.equal((await one.call("statuses", "in")).at(-1)[0], "PLAYING");
+    assert.equal((await other.rest("stream/find", { name: "back", published: false })).length, 1);
+  } finally {
+    for (const one of open.splice(0).reverse()) await one();
+    await other.stop();
+  }
 });
