@@ -56,8 +56,16 @@ pub enum PublishError {
 }
 
 enum Command {
-    Publish { publisher: Box<Publisher>, reply: oneshot::Sender<Result<Publication, PublishError>> },
+    Publish { publisher: Box<Publisher>, reply: oneshot::Sender<Result<Publication, Refused>> },
     Keep { publication: Publication, wait: Duration, info: String },
+}
+
+/// Why the registry gives no publication.
+enum Refused {
+    /// Somebody publishes the name.
+    Taken,
+    /// The stream of that name waited for a publisher of another kind; it is ending now.
+    Ending,
 }
 
 impl Hub {
@@ -70,16 +78,26 @@ impl Hub {
         Self { commands, streams, events }
     }
 
-    /// Takes a name for a publisher; the stream exists from now on and waits for media. One that waits for its publisher
-    /// ([`Hub::keep`]) goes on with this one: media session, subscribers and all.
+    /// Takes a name for a publisher; the stream exists from now on and waits for media. One that waits for a publisher of
+    /// this kind ([`Hub::keep`]) goes on with it: media session, subscribers and all.
     ///
     /// # Errors
     /// See [`PublishError`].
     pub async fn publish(&self, publisher: Publisher) -> Result<Publication, PublishError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = self.commands.send(Command::Publish { publisher: Box::new(publisher), reply }).await;
-        asked.map_err(|_| PublishError::Closing)?;
-        answer.await.map_err(|_| PublishError::Closing)?
+        let name = publisher.name.clone();
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Publish { publisher: Box::new(publisher.clone()), reply };
+            self.commands.send(command).await.map_err(|_| PublishError::Closing)?;
+            match answer.await.map_err(|_| PublishError::Closing)? {
+                Ok(publication) => return Ok(publication),
+                Err(Refused::Taken) => return Err(PublishError::NameTaken(name)),
+                Err(Refused::Ending) => {
+                    let free = |streams: &Arc<Streams>| !streams.contains_key(&name);
+                    self.watch().wait_for(free).await.map_err(|_| PublishError::Closing)?;
+                }
+            }
+        }
     }
 
     /// Leaves a stream that has had media to whoever publishes its name within `wait`; then it ends, with `info` for its
@@ -145,10 +163,16 @@ impl Registry {
         &mut self,
         publisher: Publisher,
         gone: &mpsc::UnboundedSender<stream::Gone>,
-    ) -> Result<Publication, PublishError> {
+    ) -> Result<Publication, Refused> {
         let name = publisher.name.clone();
         if self.view.borrow().contains_key(&name) {
-            let publication = self.back(&name).ok_or(PublishError::NameTaken(name))?;
+            let publication = self.back(&name).ok_or(Refused::Taken)?;
+            // One of another kind is somebody else: dropped, the publication has left.
+            let view = publication.view();
+            let kind = |session: &SessionView| (session.provider, session.media_type);
+            if view.publisher().map(kind) != Some((publisher.provider, publisher.media_type)) {
+                return Err(Refused::Ending);
+            }
             publication.take_over(publisher);
             return Ok(publication);
         }
@@ -178,3 +202,6 @@ impl Registry {
         self.view.send_modify(|streams| change(Arc::make_mut(streams)));
     }
 }
+
+#[cfg(test)]
+mod tests;
