@@ -7,7 +7,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -180,31 +180,61 @@ fn a_pulled_source_whose_clock_jumps_is_played_and_recorded() {
     }
 }
 
-#[test]
-fn a_new_configuration_goes_on_in_the_same_stream() {
-    let home = Home::new();
-    let weir = weir(&home);
+/// The clip [`Clip::AV`] in another size and with other sound, four seconds of it.
+fn larger(home: &Home) -> PathBuf {
     let large = home.path().join("large.flv");
     let mut ffmpeg = Command::new("ffmpeg");
     let line = "-v error -nostdin -f lavfi -i testsrc2=size=640x360:rate=25 -f lavfi -i sine=880:sample_rate=44100 \
                 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -bf 0 -g 25 -c:a aac -ac 2 -t 4";
     ffmpeg.args(line.split_whitespace()).arg(&large);
     assert!(run(&mut ffmpeg, Duration::from_secs(60)).status.success());
-    let mut encoder = Encoder::publish(&weir, "cam");
+    large
+}
+
+/// Sends both clips in one; weir must show the new size.
+fn send_both(weir: &Weir, encoder: &mut Encoder, large: &Path) {
     encoder.play(&Clip::AV.file(), 0);
-    weir.wait_frames("cam", 225);
-    assert_eq!(weir.stream("cam").unwrap()["width"], 320);
-    encoder.play(&large, 9_100);
+    wait_until("the first size in REST", || weir.stream("cam").is_some_and(|stream| stream["width"] == 320));
+    encoder.play(large, 9_100);
     wait_until("the new size in REST", || weir.stream("cam").is_some_and(|stream| stream["width"] == 640));
-    weir.wait_frames("cam", 325);
     assert_eq!(weir.stream("cam").unwrap()["status"], "PUBLISHING");
-    drop(encoder);
+}
+
+/// Pictures and width of each of two finished parts, the smaller first.
+fn two_parts(home: &Home) -> Vec<(usize, u64)> {
     let parts = home.wait_finished(2);
-    let sizes: Vec<_> =
-        parts.iter().map(|part| (probe(part).video.len(), probe(part).stream("video")["width"].clone())).collect();
-    println!("{sizes:?}");
     parts.iter().for_each(|part| decodes(part));
-    assert!(sizes.contains(&(225, 320.into())) && sizes.contains(&(100, 640.into())), "{sizes:?}");
+    let width = |media: &Media| media.stream("video")["width"].as_u64().unwrap();
+    let mut sizes: Vec<_> = parts.iter().map(|part| probe(part)).map(|part| (part.video.len(), width(&part))).collect();
+    sizes.sort_by_key(|(_, width)| *width);
+    println!("{sizes:?}");
+    sizes
+}
+
+#[test]
+fn a_new_configuration_goes_on_in_the_same_stream() {
+    let home = Home::new();
+    let weir = weir(&home);
+    let mut encoder = Encoder::publish(&weir, "cam");
+    send_both(&weir, &mut encoder, &larger(&home));
+    weir.wait_frames("cam", 325);
+    drop(encoder);
+    assert_eq!(two_parts(&home), [(225, 320), (100, 640)]);
+}
+
+#[test]
+fn a_pulled_source_may_change_its_configuration() {
+    let home = Home::new();
+    let (weir, nginx) = (weir(&home), Nginx::start());
+    let large = larger(&home);
+    let mut encoder = Encoder::publish_to(nginx.port(), "cam");
+    weir.pull(&nginx.uri("cam"), "cam", true);
+    send_both(&weir, &mut encoder, &large);
+    let seen = weir.frames("cam").0;
+    wait_until("all frames", || weir.frames("cam").0 >= seen.max(250));
+    weir.terminate("cam");
+    let parts = two_parts(&home);
+    assert!(parts[0].1 == 320 && parts[1].1 == 640 && parts[0].0 > 125 && parts[1].0 > 20, "{parts:?}");
 }
 
 #[test]
