@@ -9,11 +9,13 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod aac;
 mod browser;
 mod rtmp;
 mod source;
 mod value;
 
+pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
@@ -41,6 +43,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// AAC.
+    pub aac: Aac,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -171,7 +175,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -186,6 +190,7 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(aac.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -221,6 +226,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let aac = Aac::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
@@ -230,6 +236,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            aac: aac?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,

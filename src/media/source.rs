@@ -64,6 +64,9 @@ impl Source {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
+        if demux.factory().is_some_and(|factory| factory.name() == "flvdemux") {
+            super::flv_clock::correct(&demux);
+        }
         let (events, tracks) = unbounded_channel();
         let grafter = Grafter::new(&pipeline, fanout, accept, events.clone());
         demux.connect_pad_added(move |demux, pad| {
