@@ -42,6 +42,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The publisher has left; the stream stays and waits for it.
+    StreamWaits {
+        /// The stream.
+        stream: StreamName,
+        /// The publisher's media session.
+        session: MediaSessionId,
+        /// For people: for how long.
+        reason: String,
+    },
     /// The stream is gone.
     StreamEnded {
         /// The stream.
@@ -180,6 +189,7 @@ impl Event {
             Event::StreamInterrupted { stream, session, reason } => {
                 warn!(%stream, %session, "stream interrupted: {reason}");
             }
+            Event::StreamWaits { stream, session, reason } => info!(%stream, %session, "stream waits: {reason}"),
             Event::StreamEnded { stream, session, info } => info!(%stream, %session, "stream ended: {info}"),
             Event::SessionStatus { stream, session, status, info, .. } => {
                 debug!(%stream, %session, info, "session is {status}");

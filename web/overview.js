@@ -124,8 +124,10 @@ async function refresh() {
 const SENTENCES = {
   streamStarted: (event) => `starts: ${event.by}`,
   streamLive: (event) => `is live: ${event.tracks}`,
+  streamWaits: (event) => `waits: ${event.reason}`,
   streamInterrupted: (event) => `is interrupted: ${event.reason}`,
   streamEnded: (event) => `has ended: ${event.info}`,
+  sessionStatus: (event) => `${event.published ? "publisher" : "player"} ${event.status}${event.info ? `: ${event.info}` : ""}`,
   pullRetry: (event) => `has no source (try ${event.attempts}): ${event.reason}`,
   pullFailed: (event) => `is given up: ${event.reason}`,
   recordingStarted: (event) => `is recorded to ${event.name}`,

@@ -18,6 +18,9 @@ use crate::retry::Backoff;
 const FLYING: usize = 32;
 /// Most events of one lane that wait: one connection does not push out those of others.
 const LANE: usize = 1000;
+/// The same for the bytes of their bodies: of one lane, and of all.
+const LANE_BYTES: usize = 4 << 20;
+const BYTES: usize = 64 << 20;
 /// How a hook server that is away is tried again.
 const AWAY: Backoff = Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(30), attempts: 0 };
 
@@ -66,6 +69,8 @@ pub enum Landing {
 struct Lane {
     busy: bool,
     waiting: VecDeque<Item>,
+    /// Of the bodies that wait.
+    bytes: usize,
 }
 
 /// One application's events.
@@ -76,6 +81,8 @@ pub struct Line {
     waiting: BTreeMap<u64, Arc<str>>,
     /// Those of them that are the first of a lane that is not busy.
     ready: BTreeSet<u64>,
+    /// Of the bodies that wait.
+    bytes: usize,
     flying: usize,
     /// How often in a row the hook server was found away.
     failed: u32,
@@ -103,16 +110,22 @@ impl Line {
     pub fn push(&mut self, item: Item, limit: usize) -> Vec<Item> {
         let mut dropped = Vec::new();
         let lane = self.lanes.entry(item.lane.clone()).or_default();
-        let (name, crowded) = (item.lane.clone(), lane.waiting.len() >= LANE);
+        let name = item.lane.clone();
         if !lane.busy && lane.waiting.is_empty() {
             self.ready.insert(item.place);
         }
         self.waiting.insert(item.place, item.lane.clone());
+        lane.bytes += item.body.len();
+        self.bytes += item.body.len();
         lane.waiting.push_back(item);
-        if crowded {
+        let crowded = |line: &Self| {
+            let lane = line.lanes.get(&name);
+            lane.is_some_and(|lane| lane.waiting.len() > LANE || (lane.bytes > LANE_BYTES && lane.waiting.len() > 1))
+        };
+        while crowded(self) {
             dropped.extend(self.drop_first(&name));
         }
-        while self.waiting.len() > limit {
+        while self.waiting.len() > limit || self.bytes > BYTES {
             let Some(oldest) = self.waiting.values().next().cloned() else { break };
             dropped.extend(self.drop_first(&oldest));
         }
@@ -121,10 +134,18 @@ impl Line {
 
     /// Gives up the first of a lane that waits.
     fn drop_first(&mut self, name: &Arc<str>) -> Option<Item> {
-        let item = self.lanes.get_mut(name)?.waiting.pop_front()?;
+        let item = self.pop(name)?;
         self.waiting.remove(&item.place);
         self.ready.remove(&item.place);
         self.line_up(name);
+        Some(item)
+    }
+
+    fn pop(&mut self, name: &Arc<str>) -> Option<Item> {
+        let lane = self.lanes.get_mut(name)?;
+        let item = lane.waiting.pop_front()?;
+        lane.bytes -= item.body.len();
+        self.bytes -= item.body.len();
         Some(item)
     }
 
@@ -146,10 +167,9 @@ impl Line {
         }
         let place = self.ready.pop_first()?;
         let name = self.waiting.remove(&place)?;
-        let lane = self.lanes.get_mut(&name)?;
-        lane.busy = true;
+        self.lanes.get_mut(&name)?.busy = true;
         self.flying += 1;
-        lane.waiting.pop_front()
+        self.pop(&name)
     }
 
     /// One that was sent has landed. `random` is uniform in 0..1.
@@ -170,6 +190,8 @@ impl Line {
                 item.tries += u32::from(sent);
                 self.waiting.insert(item.place, name.clone());
                 if let Some(lane) = self.lanes.get_mut(&name) {
+                    lane.bytes += item.body.len();
+                    self.bytes += item.body.len();
                     lane.waiting.push_front(item);
                 }
             }
@@ -262,6 +284,22 @@ mod tests {
         assert_eq!(line.len(), LANE + 1);
     }
 
+    #[test]
+    fn nor_does_one_with_large_events() {
+        let mut line = Line::default();
+        let large = |place, lane: &str| Item { body: "x".repeat(1 << 20).into(), ..item(place, lane) };
+        line.push(item(0, "quiet"), 1_000_000);
+        for place in 1..=4 {
+            assert!(line.push(large(place, "loud"), 1_000_000).is_empty());
+        }
+        let dropped = line.push(large(5, "loud"), 1_000_000);
+        assert_eq!(dropped.iter().map(|item| item.place).collect::<Vec<_>>(), [1]);
+        for place in 6..100 {
+            line.push(large(place, &place.to_string()), 1_000_000);
+        }
+        assert!(line.bytes <= BYTES && line.len() == 64, "{} events", line.len());
+    }
+
     proptest! {
         /// Whatever lands how and when: each event is done with once, and in the order of its lane.
         #[test]
@@ -291,7 +329,7 @@ mod tests {
             }
             prop_assert_eq!(done.values().map(Vec::len).sum::<usize>(), lanes.len());
             prop_assert!(done.values().all(|places| places.is_sorted()));
-            prop_assert!(line.lanes.is_empty());
+            prop_assert!(line.lanes.is_empty() && line.bytes == 0);
         }
     }
 }

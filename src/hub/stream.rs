@@ -8,10 +8,11 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::figures::Figures;
 use super::phase::{Phase, Step};
 use super::shown::Shown;
 use super::termination::Termination;
-use super::view::{Figures, Publisher, Role, SessionView, StreamSignal, StreamView, Subscriber};
+use super::view::{Publisher, Role, SessionView, StreamSignal, StreamView, Subscriber};
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
@@ -87,6 +88,7 @@ enum Command {
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
     Terminate(MediaSessionId, &'static str),
+    TakeOver(Box<Publisher>),
     Leave(Farewell),
 }
 
@@ -144,8 +146,8 @@ pub(super) fn start(
     (handle, publication)
 }
 
-fn first_view(publisher: &Publisher) -> StreamView {
-    let session = SessionView {
+fn publisher_view(publisher: &Publisher) -> SessionView {
+    SessionView {
         id: publisher.session.clone(),
         role: Role::Publisher,
         status: Phase::Waiting.publisher_status(),
@@ -156,7 +158,11 @@ fn first_view(publisher: &Publisher) -> StreamView {
         transport: publisher.transport,
         since: SystemTime::now(),
         figures: None,
-    };
+    }
+}
+
+fn first_view(publisher: &Publisher) -> StreamView {
+    let session = publisher_view(publisher);
     StreamView {
         name: publisher.name.clone(),
         phase: Phase::Waiting,
@@ -207,6 +213,12 @@ impl Stream {
                     self.tell(&id, status, None);
                 }
                 Command::Unsubscribe(id) => self.left(&id),
+                Command::TakeOver(publisher) => self.view.send_modify(|view| {
+                    if let Some(session) = view.sessions.first_mut() {
+                        let (id, since, status) = (session.id.clone(), session.since, session.status);
+                        *session = SessionView { id, since, status, ..publisher_view(&publisher) };
+                    }
+                }),
                 Command::Terminate(id, reason) if id == self.session => self.terminated.ask(reason),
                 Command::Terminate(id, reason) => {
                     if let Some(terminated) = self.takers.get(&id) {
@@ -302,6 +314,9 @@ impl Stream {
         });
         let (stream, session) = (self.name.clone(), self.session.clone());
         match (before, phase) {
+            (Phase::Live, Phase::Interrupted) if step == Step::Left => {
+                self.events.tell(Event::StreamWaits { stream, session, reason: note });
+            }
             (before, Phase::Live) => {
                 if before.publisher_status() != phase.publisher_status() {
                     self.tell(&session, phase.publisher_status(), None);
@@ -430,6 +445,21 @@ impl Publication {
     /// Resolves when somebody outside ends the stream: with what its publisher is told.
     pub async fn terminated(&self) -> &'static str {
         self.terminated.asked().await
+    }
+
+    /// The publisher has left; the stream waits for it.
+    pub(super) fn vacant(&self, reason: &str) {
+        self.send(Command::Step(Step::Left, None, reason.to_owned()));
+    }
+
+    /// Somebody publishes on. The media session stays what it was, as it does for a source that comes back.
+    pub(super) fn take_over(&self, publisher: Publisher) {
+        self.send(Command::TakeOver(Box::new(publisher)));
+    }
+
+    /// What ends the stream from outside.
+    pub(super) fn end(&self) -> Termination {
+        self.terminated.clone()
     }
 
     /// Leaves as its publisher wants it (UNPUBLISHED unless somebody outside ended it), and waits until the name is free.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::figures::Figures;
 use super::phase::Phase;
 use crate::media::Track;
 use crate::name::{MediaSessionId, StreamName};
@@ -48,28 +49,6 @@ pub enum Role {
     Publisher,
     /// Takes from it.
     Player,
-}
-
-/// What a media session counts, asked for when somebody looks.
-#[derive(Clone)]
-pub struct Figures(Arc<dyn Fn() -> Map<String, Value> + Send + Sync>);
-
-impl Figures {
-    /// Figures that `read` gives. It must not wait.
-    pub fn new(read: impl Fn() -> Map<String, Value> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// The figures now.
-    pub fn read(&self) -> Map<String, Value> {
-        (self.0)()
-    }
-}
-
-impl std::fmt::Debug for Figures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Figures")
-    }
 }
 
 /// One media session as REST shows it.

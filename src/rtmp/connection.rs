@@ -41,6 +41,17 @@ enum News {
     Playing(PlayNews),
 }
 
+/// How a publisher leaves its stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// Somebody else ends it.
+    ForGood,
+    /// It may publish again (`publisher_linger`).
+    MayComeBack,
+    /// The same, and it did not want to leave.
+    Failed,
+}
+
 /// How a connection ended.
 enum End {
     /// The client has closed it, it is done, or the server shuts down.
@@ -145,15 +156,19 @@ impl Connection {
         if let End::Fault(reason) = &end {
             tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
         }
-        let info = if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { STOPPED_BY_PUBLISHER };
-        self.unpublish(info).await;
+        match stop.is_cancelled() {
+            true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
+            false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
+        }
         self.role = Role::Nobody;
         self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
     }
 
-    async fn unpublish(&mut self, info: &str) {
+    async fn unpublish(&mut self, info: &str, leaving: Leaving) {
         if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            publishing.leave(info).await;
+            let waits = leaving != Leaving::ForGood;
+            let failed = leaving == Leaving::Failed;
+            publishing.leave(info, failed, waits.then_some(&self.tools)).await;
         }
     }
 
@@ -253,14 +268,12 @@ impl Connection {
     async fn news(&mut self, news: News) {
         match news {
             News::Publishing(StopReason::Terminated(reason)) => {
-                self.unpublish(reason).await;
+                self.unpublish(reason, Leaving::ForGood).await;
                 self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(StopReason::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-                    publishing.fail(&reason).await;
-                }
+                self.unpublish(&reason, Leaving::Failed).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),
@@ -302,7 +315,7 @@ impl Connection {
             Event::Play(wanted) => self.play(wanted, stop).await?,
             Event::Unpublish => {
                 self.stopped();
-                self.unpublish(STOPPED_BY_PUBLISHER).await;
+                self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
             }
             Event::StopPlay => {
                 self.stopped();

@@ -38,7 +38,7 @@ const HELLO: Duration = Duration::from_secs(30);
 /// Longest time the sessions of a closed socket may take to end.
 const ENDING: Duration = Duration::from_secs(15);
 /// Calls of one browser that wait for those before them.
-const ERRANDS: usize = 64;
+const ERRANDS: usize = 32;
 
 /// WebSocket close codes: RFC 6455, 7.4.1.
 const CLOSE_GOING_AWAY: u16 = 1001;
@@ -221,8 +221,8 @@ impl Connection {
                 self.outbox.text(message::pong());
                 Ok(())
             }
-            "publishStream" => self.begin(object(incoming)?, fields(incoming)?, true),
-            "playStream" => self.begin(object(incoming)?, fields(incoming)?, false),
+            "publishStream" => self.begin(object(incoming)?, fields(incoming)?, incoming.len, true),
+            "playStream" => self.begin(object(incoming)?, fields(incoming)?, incoming.len, false),
             "unPublishStream" => self.stop_session(object(incoming)?, &fields(incoming)?, true),
             "stopStream" => self.stop_session(object(incoming)?, &fields(incoming)?, false),
             "availableStream" => self.available(&fields(incoming)?),

@@ -12,6 +12,8 @@ pub struct Incoming {
     pub name: String,
     /// `data[0]`.
     pub data: Value,
+    /// How long the whole message was, bytes.
+    pub len: usize,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +34,7 @@ impl Incoming {
             format!("not a message: line {} column {}", error.line(), error.column())
         })?;
         let data = envelope.data.into_iter().next().unwrap_or(Value::Null);
-        Ok(Self { name: envelope.message, data })
+        Ok(Self { name: envelope.message, data, len: text.len() })
     }
 }
 

@@ -19,12 +19,21 @@ use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
 /// Most media sessions of one browser at once.
 const SESSIONS: usize = 256;
 
+/// The longest wish to publish or play, bytes: what a hook server is asked about is held meanwhile. An offer with every
+/// codec there is has some 10,000.
+const WISH: usize = 256 << 10;
+
 /// Why a media session does not begin: WCS's `info`.
 type Info = String;
 
 impl Connection {
-    /// Begins to publish or to play, in a task of its own; what becomes of it is told as its status.
-    pub(super) fn begin(&mut self, said: Object, call: StreamCall, published: bool) -> Result<(), String> {
+    /// Begins to publish or to play, in a task of its own; what becomes of it is told as its status. `len` is how long
+    /// the message was, bytes.
+    pub(super) fn begin(&mut self, said: Object, call: StreamCall, len: usize, published: bool) -> Result<(), String> {
+        if len > WISH {
+            self.refuse(&call, published, "Failed to add stream to proxy");
+            return Ok(());
+        }
         let Ok((id, hook)) = self.open(&call, published) else { return Ok(()) };
         let session =
             MediaSession { stop: CancellationToken::new(), stopped_by: Arc::default(), over: CancellationToken::new() };

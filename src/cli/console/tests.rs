@@ -27,8 +27,9 @@ async fn room() -> Room {
         connect_timeout: second,
         stall_timeout: second,
         backoff: Backoff { initial: second, max: second, attempts: 0 },
-        record_all: false,
-        idle_timeout: None,
+        rtmp: pull::Rules { record_all: false, idle_timeout: None },
+        rtsp: pull::Rules { record_all: false, idle_timeout: None },
+        rtsp_transport: crate::pull::RtspTransport::Interleaved,
     };
     let users = Users::open(&store).await.unwrap().0;
     users.add("bob", "hunter2", Role::User).await.unwrap();
