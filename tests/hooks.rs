@@ -615,6 +615,33 @@ fn a_pulled_stream_is_told_of_and_ended_by_its_keep_alive() {
 }
 
 #[test]
+fn a_camera_is_ended_by_its_keep_alive_and_by_rest_and_is_captured_again_at_once() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    let camera = support::Camera::start(&[support::camera::h264()]);
+    home.hooks(APP, &hooks, &[Method::StreamKeepAliveEvent, Method::StreamStatusEvent]);
+    let weir = keep_alive(&home, APP).start();
+    let capture = || {
+        hooks.answers(|_| Reply::Mirror);
+        weir.done("/rest-api/rtsp/startup", &json!({"uri": camera.uri(), "toStream": "cam"}));
+        weir.wait_frames("cam", 5);
+    };
+    let gone = || {
+        wait_until("the capture is gone", || weir.get("/rest-api/rtsp/find_all").status == 404);
+        assert!(weir.stream("cam").is_none());
+    };
+    capture();
+    hooks.wait("StreamKeepAliveEvent", |body| object_has(body, &json!({"name": "cam", "mediaType": "rtsp"})));
+    hooks.answers_to("StreamKeepAliveEvent", Reply::Status(403));
+    let ended = |info: &str| json!({"name": "cam", "status": "FAILED", "info": info});
+    hooks.wait("StreamStatusEvent", |body| object_has(body, &ended("Terminated by keep-alive")));
+    gone();
+    capture();
+    weir.done("/rest-api/stream/terminate", &json!({"name": "cam", "status": "PUBLISHING"}));
+    gone();
+    hooks.wait("StreamStatusEvent", |body| object_has(body, &ended("Stopped by rest /terminate")));
+}
+
+#[test]
 fn a_pull_that_has_no_source_is_no_reason_for_events() {
     let (home, hooks) = (Home::new(), HookServer::start());
     home.hooks(APP, &hooks, &[Method::StreamStatusEvent]);
