@@ -29,6 +29,8 @@ impl Sender {
         pipeline.bus().unwrap().set_sync_handler(|_, _| gst::BusSyncReply::Drop);
         let peer = pipeline.by_name("peer").unwrap();
         let ice: gst::Object = peer.property("ice-agent");
+        // It would look for a router on the local network.
+        ice.property::<gst::glib::Object>("agent").set_property("upnp", false);
         assert!(ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]));
         Self { pipeline, peer, _ice: ice }
     }
