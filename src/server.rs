@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
-use crate::config::{Config, RecordPolicy, Rotation};
+use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
-use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Recorders};
+use crate::record::{self, Index, Recorders};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -68,21 +68,24 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
-        let told = events.read();
         let data = directory(data, "--data")?;
         let records = directory(&config.record.dir, "record_dir")?;
 
-        let found = (records.clone(), events.clone());
-        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
+        let (dir, found) = (records.clone(), events.clone());
+        let recovery = move || {
+            let index = Index::open(&dir);
+            (record::recover::own(&index, &found), index)
+        };
+        let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
-        let recordings = api::Recordings::follow(records.clone(), told, &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
                 pipelines: running.clone(),
                 hub: hub.clone(),
                 rules: Arc::new(rules(&config, records)),
+                index: index.clone(),
             },
             &tasks,
         );
@@ -109,7 +112,8 @@ impl Server {
             pipelines: running,
             pictures,
             connections,
-            recordings,
+            recorders: recorders.clone(),
+            recordings: index,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
             cors: Arc::new(config.http.cors.clone()),
@@ -243,11 +247,7 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     };
     record::Rules {
         dir,
-        cut: match record.rotation {
-            Rotation::Off => CutRule::Never,
-            Rotation::Time(time) => CutRule::After(time),
-            Rotation::Size(bytes) => CutRule::Size(bytes),
-        },
+        cut: record::cut(record.rotation),
         names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
         min_free_space: record.min_free_space,
     }

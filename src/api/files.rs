@@ -79,7 +79,7 @@ fn inside(root: &Path, path: &str) -> Option<PathBuf> {
 }
 
 /// One name in a folder, decoded; `None` for what is no such name, or a hidden one: `..`, `%2e%2e`, `a%2fb`, `.git`.
-fn plain(segment: &str) -> Option<String> {
+pub fn plain(segment: &str) -> Option<String> {
     let name = percent_decode_str(segment).decode_utf8().ok()?;
     let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
     (!bad).then(|| name.into_owned())

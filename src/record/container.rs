@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::empty::hide_empty_tracks;
 use super::repair::{RepairError, Repaired, repair_mp4};
 use crate::hub::Recorded;
 use crate::media::{Codec, Kind, Track};
@@ -43,7 +44,10 @@ impl Container {
     /// See [`RepairError`].
     pub(super) fn mend(self, file: &Path, written: Duration) -> Result<Repaired, RepairError> {
         match self {
-            Container::Mp4 => repair_mp4(file),
+            Container::Mp4 => {
+                hide_empty_tracks(file)?;
+                repair_mp4(file)
+            }
             // Plays up to its last cluster as it is.
             Container::WebM => Ok(Repaired {
                 bytes_kept: std::fs::metadata(file)?.len(),
