@@ -100,6 +100,34 @@ fn killed_in_a_later_gop_and_a_later_part() {
     home.finished().iter().for_each(|file| decodes(file));
 }
 
+/// Every fragment of every file must be one that players read, whatever is in it: one bad one makes the whole file unreadable.
+#[test]
+fn killed_with_many_fragments_of_packets_of_one_size() {
+    const FILES: usize = 8;
+    let (home, nginx) = (Home::new(), Nginx::start());
+    let weir = setup(&home).start();
+    let mut publishers = Vec::new();
+    for n in 0..FILES {
+        let name = format!("a{n}");
+        publishers.push(Publisher::start(Clip::SILENT, &nginx.uri(&name)));
+        weir.pull(&nginx.uri(&name), &name, true);
+    }
+    for n in 0..FILES {
+        weir.wait_frames(&format!("a{n}"), 200);
+    }
+    weir.kill();
+    let left = home.files(".mp4.tmp");
+    assert_eq!(left.len(), FILES);
+    for file in &left {
+        let (frames, seconds) = plays(file);
+        assert!(frames > 150 && seconds > 6.0, "{frames} frames, {seconds} s in {file:?}");
+    }
+    let weir = setup(&home).start();
+    wait_until("the files to be finished", || home.finished().len() == FILES);
+    home.finished().iter().for_each(|file| decodes(file));
+    drop(weir);
+}
+
 #[test]
 fn what_cannot_be_finished_is_kept_and_never_in_the_way() {
     let home = Home::new();

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::bus::{BusEvent, Failure};
 use super::fanout::{Consumer, Fanout, Frame, Link};
+use super::moof;
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
 use super::template::Launch;
@@ -376,6 +377,9 @@ impl Part {
     ) -> Result<Self, MediaError> {
         let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
+        if let Ok(muxer) = pipeline.element("mux") {
+            moof::mend_written_by(&muxer);
+        }
         let end = Arc::<AtomicU64>::default();
         let mut inputs = Vec::new();
         for kind in kinds {

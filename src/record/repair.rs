@@ -16,6 +16,8 @@
 //!   leaves a file that no player opens. The hidden `moov` is still in it: it is found and put back.
 //! - The first `moov` is written before there are fragments, so its durations and edit lists end with the first one, and some
 //!   players (GStreamer's) stop there. The repair sets them to what the file holds.
+//! - A `moof` of mp4mux's may leave out a sample's size, at which players refuse the whole file. weir mends it while it is
+//!   written (`media::mend_moof`); a file that another program wrote is mended here.
 //!
 //! What is cut is media that no `moof` describes, thus without sizes, times or tracks: nothing can play it. For a tail
 //! with a whole `moof` and a torn `mdat` (other writers put them in that order) the whole fragment goes: keeping its whole
@@ -87,9 +89,10 @@ pub fn repair_mp4(path: &Path) -> Result<Repaired, RepairError> {
     if scan.movie.is_none() {
         edits.extend(scan.unhide(&media)?);
     }
-    let Scan { movie: Some(movie), mdat, kept, .. } = scan else {
+    let Scan { movie: Some(movie), mdat, kept, mended, .. } = scan else {
         return Err(RepairError::Nothing);
     };
+    edits.extend(mended);
     if !movie.fragmented {
         // A movie without fragments is the finished one, if its media is there.
         mdat.filter(|mdat| mdat.end <= media.len).ok_or(RepairError::Nothing)?;
@@ -129,6 +132,8 @@ struct Scan {
     kept: u64,
     /// Fragments whose media does not end before the box that was read last.
     pending: Vec<Fragment>,
+    /// What goes into kept fragments that leave out what readers need.
+    mended: Vec<Change>,
 }
 
 impl Scan {
@@ -175,7 +180,10 @@ impl Scan {
             && !self.pending.is_empty()
             && self.pending.iter().all(|fragment| fragment.data_end <= at)
         {
-            self.pending.drain(..).for_each(|fragment| fragment.add_to(&mut movie.tracks));
+            for fragment in self.pending.drain(..) {
+                fragment.add_to(&mut movie.tracks);
+                self.mended.extend(fragment.mended);
+            }
             self.kept = at;
         }
     }

@@ -116,11 +116,16 @@ pub struct Clip {
 const AAC: &[&str] = &["-c:a", "aac", "-b:a", "64k", "-ar", "44100", "-ac", "2"];
 const MONO: &[&str] = &["-c:a", "aac", "-b:a", "48k", "-ar", "48000", "-ac", "1"];
 
+/// Silence: each packet as long as the next.
+const SILENCE: &[&str] = &["-af", "volume=0", "-c:a", "aac", "-b:a", "64k", "-ar", "44100", "-ac", "2"];
+
 impl Clip {
     /// A keyframe each second, no B-frames, AAC 44.1 kHz stereo.
     pub const AV: Self = Self { name: "av", video: Some(&["-bf", "0", "-g", "25"]), audio: Some(AAC), seconds: 9 };
     /// The same for as long as any test needs.
     pub const LONG: Self = Self { name: "long", seconds: 90, ..Self::AV };
+    /// The same without a sound.
+    pub const SILENT: Self = Self { name: "silent", audio: Some(SILENCE), ..Self::LONG };
     /// x264's own distance of keyframes, 250 frames, and no scene cut that adds one.
     pub const LONG_GOP: Self =
         Self { name: "long-gop", video: Some(&["-bf", "0", "-sc_threshold", "0"]), seconds: 40, ..Self::AV };

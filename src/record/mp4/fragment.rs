@@ -2,6 +2,7 @@
 
 use super::movie::Track;
 use super::{BoxError, Head, Media, boxes, need, number_at, take_u32, take_u64};
+use crate::media::mend_moof;
 
 /// The largest `moof` that is read. mp4mux writes about 2 kB a second of media into it.
 const MOOF_MAX: u64 = 16 << 20;
@@ -11,6 +12,8 @@ const MOOF_MAX: u64 = 16 << 20;
 pub(in crate::record) struct Fragment {
     /// The file offset behind the last byte of its samples.
     pub data_end: u64,
+    /// What has to stand in the file in its place, with its offset, where it leaves out what readers need.
+    pub mended: Option<(u64, Vec<u8>)>,
     runs: Vec<Run>,
 }
 
@@ -35,15 +38,18 @@ impl Fragment {
     /// Reads the `moof` of `head`, which has to lie inside the file.
     pub fn read(media: &Media<'_>, head: Head, tracks: &[Track]) -> Result<Fragment, BoxError> {
         need((head.end - head.at <= MOOF_MAX).then_some(()))?;
-        let bytes = media.read(head.body, head.end)?;
-        let mut fragment = Fragment { data_end: 0, runs: vec![] };
+        let mut bytes = media.read(head.at, head.end)?;
+        let mended = mend_moof(&mut bytes);
+        let mut fragment = Fragment { data_end: 0, mended: None, runs: vec![] };
         let mut base = head.at;
-        for child in boxes(&bytes) {
+        let body = usize::try_from(head.body - head.at).ok().and_then(|body| bytes.get(body..));
+        for child in boxes(need(body)?) {
             let (kind, body) = need(child)?;
             if kind == *b"traf" {
                 base = need(fragment.traf(body, head.at, base, tracks))?;
             }
         }
+        fragment.mended = mended.then_some((head.at, bytes));
         Ok(fragment)
     }
 

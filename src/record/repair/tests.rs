@@ -298,6 +298,10 @@ const VIDEO_B: &str = "videotestsrc ! video/x-raw,width=160,height=120,framerate
                        key-int-max=30 bframes=2 ! h264parse ! queue ! m.";
 const AUDIO: &str = "audiotestsrc ! audio/x-raw,rate=44100,channels=2 ! avenc_aac ! aacparse ! queue ! m.";
 
+/// Packets of one size, as silence has; with a GOP of pictures of one size, as a still picture has.
+const SILENCE: &str =
+    "audiotestsrc wave=silence ! audio/x-raw,rate=48000,channels=2 ! voaacenc ! aacparse ! queue ! m.";
+
 fn launch(path: &Path, branches: &[&str]) -> Command {
     let mux =
         "mp4mux name=m fragment-duration=500 fragment-mode=first-moov-then-finalise ! filesink buffer-mode=unbuffered";
@@ -391,6 +395,16 @@ fn killed_with_sound_and_b_frames() {
 #[test]
 fn killed_with_sound() {
     cut_and_judge(&killed(&[VIDEO, AUDIO], 800_000), 15);
+}
+
+/// mp4mux leaves the size out of a run of one sample that is as long as the fragment's first (see `media::mend_moof`).
+#[test]
+fn killed_with_packets_of_one_size() {
+    let bytes = killed(&[VIDEO, SILENCE], 800_000);
+    cut_and_judge(&bytes, 15);
+    let path = file_of(&bytes);
+    let mended = repair_mp4(path.path()).unwrap();
+    assert_ne!(std::fs::read(path.path()).unwrap()[..mended.bytes_kept as usize], bytes[..mended.bytes_kept as usize]);
 }
 
 #[test]
