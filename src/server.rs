@@ -25,7 +25,7 @@ use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Index, Recorders};
+use crate::record::{self, Index, Recorders, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -46,6 +46,7 @@ pub struct Server {
     rtmp: Listener,
     relay: Arc<Relay>,
     recorders: Recorders,
+    scripts: Scripts,
     tasks: TaskTracker,
     ports: PathBuf,
     /// Held until the end: it keeps a second weir from the data directory.
@@ -77,13 +78,16 @@ impl Server {
         let records = directory(&config.record.dir, "record_dir")?;
 
         let (dir, found) = (records.clone(), events.clone());
+        let script = script(&config);
+        let scripted = script.is_some();
         let recovery = move || {
-            let index = Index::open(&dir);
+            let index = Index::open(&dir, scripted);
             (record::recover::own(&index, &found), index)
         };
         let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
+        let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
@@ -140,8 +144,20 @@ impl Server {
         });
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
+        let server = Self {
+            config,
+            api,
+            http,
+            ws,
+            rtmp,
+            relay,
+            recorders,
+            scripts,
+            tasks,
+            ports,
+            _store: store,
+            _records: owned,
+        };
         server.announce()?;
         Ok(server)
     }
@@ -187,7 +203,9 @@ impl Server {
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
+        // One that hangs is the operator's: its file is in place, and seen again by the next start.
+        step("hook scripts have ended", self.scripts.finish(left())).await;
+        drop((self.api, self.recorders, self.scripts, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -243,6 +261,19 @@ fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
         bail!("{} is no folder (web_root)", folder.display());
     }
     Ok(Some(real.into()))
+}
+
+fn script(config: &Config) -> Option<Script> {
+    let record = &config.record;
+    let path = record.hook_script.clone()?;
+    if !path.is_file() {
+        tracing::warn!(
+            "there is no file {} (on_record_hook_script): recordings are kept, and nothing sees them",
+            path.display()
+        );
+    }
+    // The script's working directory is another one.
+    Some(Script { path: std::path::absolute(&path).unwrap_or(path), limit: record.hook_timeout })
 }
 
 fn rules(config: &Config, dir: PathBuf) -> record::Rules {

@@ -61,7 +61,7 @@ export function recordUrl(name, download = false) {
 
 const EVENTS = [
   "streamStarted", "streamLive", "streamInterrupted", "streamEnded", "pullRetry", "pullFailed",
-  "recordingStarted", "recordingFinished", "recordingFailed", "lagged",
+  "recordingStarted", "recordingFinished", "recordingFailed", "recordingHooked", "lagged",
 ];
 
 /**

@@ -137,7 +137,7 @@ mod tests {
         std::fs::write(dir.path().join(".hidden"), "").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.mp4")).unwrap();
-        let index = Index::open(dir.path());
+        let index = Index::open(dir.path(), false);
         let mut known = Entry::default();
         known.stream = Some("a".into());
         index.note("a.mp4", known);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 40] = [
+const OTHERS: [(&str, &str); 42] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -37,6 +37,8 @@ const OTHERS: [(&str, &str); 40] = [
     ("exclude_record_name_characters", ":.,/ "),
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
+    ("on_record_hook_script", "/srv/hook"),
+    ("on_record_hook_timeout", "7"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -101,6 +103,8 @@ fn the_defaults() {
             excluded_characters: "/".to_owned(),
             browsers: true,
             every_rtmp: false,
+            hook_script: None,
+            hook_timeout: Duration::from_secs(60),
             min_free_space: 512 * 1024 * 1024,
         }
     );

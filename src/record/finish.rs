@@ -123,7 +123,6 @@ pub(super) fn place(index: &Index, file: &Path, name: &str, note: impl FnOnce(&m
     let placed = files::commit(file, name)?;
     let pending = pending_name(file);
     let mut entry = index.entry(&pending).map(Arc::unwrap_or_clone).unwrap_or_default();
-    entry.writing = None;
     note(&mut entry);
     let name = placed.file_name().unwrap_or_default().to_string_lossy();
     index.placed(&pending, &name, entry);

@@ -101,13 +101,15 @@ pub type Entries = BTreeMap<String, Arc<Entry>>;
 #[derive(Clone)]
 pub struct Index {
     dir: Arc<Path>,
+    scripted: bool,
     entries: watch::Sender<Entries>,
     drafts: Arc<AtomicU64>,
 }
 
 impl Index {
-    /// Reads what an earlier process knew of `dir`. What cannot be read is as if it were not there.
-    pub fn open(dir: &Path) -> Self {
+    /// Reads what an earlier process knew of `dir`. What cannot be read is as if it were not there. `scripted`: files that
+    /// are placed from now on wait for the hook script.
+    pub fn open(dir: &Path, scripted: bool) -> Self {
         let mut entries = Entries::new();
         for found in std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten().flatten() {
             let name = found.file_name().into_string().ok().filter(|name| !name.starts_with('.'));
@@ -116,7 +118,7 @@ impl Index {
             }
         }
         let (entries, _) = watch::channel(entries);
-        Self { dir: dir.into(), entries, drafts: Arc::default() }
+        Self { dir: dir.into(), scripted, entries, drafts: Arc::default() }
     }
 
     /// The directory of the recordings.
@@ -160,7 +162,8 @@ impl Index {
 
     /// A file of the name `pending` is in place as `name`. Blocks.
     pub(super) fn placed(&self, pending: &str, name: &str, entry: Entry) {
-        self.note(name, entry);
+        let hook = if self.scripted { HookState::Waiting } else { HookState::Off };
+        self.note(name, Entry { hook, writing: None, ..entry });
         if pending != name {
             self.forget(pending);
         }
@@ -231,18 +234,18 @@ mod tests {
     #[test]
     fn it_is_read_again_and_forgets() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::open(dir.path());
+        let index = Index::open(dir.path(), false);
         let longest = format!("{}.mp4", "n".repeat(247));
         index.note(&longest, entry("a"));
         index.note("b.mp4", entry("b"));
         index.change("b.mp4", |entry| entry.hook = HookState::Waiting);
         index.change("c.mp4", |entry| entry.last = true);
         index.placed("b.mp4", "b-2.mp4", entry("b2"));
-        let again = Index::open(dir.path());
+        let again = Index::open(dir.path(), false);
         assert_eq!(again.entries(), index.entries());
         assert_eq!(again.entries().keys().cloned().collect::<Vec<_>>(), ["b-2.mp4".to_owned(), longest.clone()]);
         again.forget(&longest);
-        assert_eq!(Index::open(dir.path()).entries().len(), 1);
+        assert_eq!(Index::open(dir.path(), false).entries().len(), 1);
     }
 
     #[test]
@@ -254,7 +257,7 @@ mod tests {
         std::fs::write(folder.join("b.mp4"), r#"{"part": "one"}"#).unwrap();
         std::fs::write(folder.join("c.mp4"), r#"{"stream": "c", "later": 1}"#).unwrap();
         std::os::unix::fs::symlink("/dev/zero", folder.join("d.mp4")).unwrap();
-        let entries = Index::open(dir.path()).entries();
+        let entries = Index::open(dir.path(), false).entries();
         assert_eq!(entries.keys().collect::<Vec<_>>(), ["c.mp4"]);
     }
 
@@ -262,7 +265,7 @@ mod tests {
     fn what_cannot_be_kept_is_known_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FOLDER), "a file where the folder should be").unwrap();
-        let index = Index::open(dir.path());
+        let index = Index::open(dir.path(), false);
         index.note("a.mp4", entry("a"));
         assert_eq!(index.entry("a.mp4").unwrap().stream.as_deref(), Some("a"));
     }

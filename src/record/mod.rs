@@ -2,8 +2,8 @@
 //!
 //! The supervisor ([`supervisor`]) watches the hub for streams that want to be recorded, and takes REST's orders; each
 //! recording is a task of its own ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]), which [`finish`]
-//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`repair`] and [`recover`] finish
-//! what a killed process left.
+//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`script`] has the operator's
+//! script see each, [`repair`] and [`recover`] finish what a killed process left.
 
 mod container;
 mod empty;
@@ -15,6 +15,7 @@ pub mod name;
 mod recorder;
 pub mod recover;
 pub mod repair;
+mod script;
 mod supervisor;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use name::NameRules;
 
 pub use index::{Entry, HookState, Index};
 pub use recorder::{RecorderState, RecorderView};
+pub use script::{Script, Scripts};
 pub use supervisor::{RecordError, Recorders};
 
 /// What every recorder works with.

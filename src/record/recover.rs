@@ -155,7 +155,6 @@ fn adopt(index: &Index, pending: &str, file: &Path, entry: &Entry, writing: &Wri
         ended: measured(writing.facts.clone(), &found).end.map(|end| end.wall_ms),
         duration: Some(millis(found.duration)).filter(|duration| *duration > 0),
         recovered: true,
-        writing: None,
         ..entry.clone()
     };
     index.placed(pending, name, known);
