@@ -16,7 +16,7 @@ mod source;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
-pub use record::Record;
+pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};

@@ -286,6 +286,9 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
         dir,
         cut: record::cut(record.rotation),
         names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
+        formats: record.formats,
+        webm_audio: record.webm_audio,
+        sample_rate: record.sample_rate,
         min_free_space: record.min_free_space,
     }
 }

@@ -39,6 +39,10 @@ pub async fn record(api: &Api, request: &Request, name: &str) -> Result<Answer, 
     let name = plain(name).filter(|name| State::of(name) == State::Finished).ok_or_else(none)?;
     let dir = api.recordings.dir();
     let mut found = found(dir, &dir.join(&name)).await.map_err(|_| none())?;
+    // By its extension alone it could be TypeScript.
+    if name.ends_with(".ts") {
+        "video/mp2t".clone_into(&mut found.kind);
+    }
     // A page that somebody left among the recordings must not run as one of ours.
     if !["video/", "audio/"].iter().any(|media| found.kind.starts_with(media)) {
         BYTES.clone_into(&mut found.kind);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 42] = [
+const OTHERS: [(&str, &str); 45] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -37,6 +37,9 @@ const OTHERS: [(&str, &str); 42] = [
     ("exclude_record_name_characters", ":.,/ "),
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
+    ("record_formats", "h264-ts,vp8-mkv"),
+    ("record_webm_audio", "opus"),
+    ("record_audio_codec_sample_rate", "48000"),
     ("on_record_hook_script", "/srv/hook"),
     ("on_record_hook_timeout", "7"),
     ("record_min_free_space", "0"),
@@ -103,6 +106,9 @@ fn the_defaults() {
             excluded_characters: "/".to_owned(),
             browsers: true,
             every_rtmp: false,
+            formats: RecordFormats { h264: Container::Mp4, vp8: Container::WebM },
+            webm_audio: WebmAudio::Vorbis,
+            sample_rate: 44_100,
             hook_script: None,
             hook_timeout: Duration::from_secs(60),
             min_free_space: 512 * 1024 * 1024,

@@ -9,12 +9,15 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
     ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
     ("snapshot", include_str!("../../pipelines/snapshot.launch")),
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
+    ("record-webm-opus", include_str!("../../pipelines/record-webm-opus.launch")),
+    ("record-mkv", include_str!("../../pipelines/record-mkv.launch")),
+    ("record-ts", include_str!("../../pipelines/record-ts.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
     ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
     ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
@@ -207,7 +210,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mkv, record-mp4, record-ts, record-webm, record-webm-opus, snapshot"
             ),
             "{unknown}"
         );

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::container::Container;
 use super::index::{Entry, Index};
 use super::name::{NameEnd, NameFacts};
 use super::recorder::{Writing, millis, off_thread, pending_name};
 use super::repair::{RepairError, Repaired};
 use super::{Rules, Tools, files};
+use crate::config::Container;
 use crate::event::Event;
 use crate::media::{Part, PartEvent};
 use crate::name::{MediaSessionId, StreamName};

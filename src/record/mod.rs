@@ -21,7 +21,7 @@ mod supervisor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Rotation;
+use crate::config::{RecordFormats, Rotation, WebmAudio};
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
 use name::NameRules;
@@ -30,6 +30,9 @@ pub use index::{Entry, HookState, Index};
 pub use recorder::{RecorderState, RecorderView};
 pub use script::{Script, Scripts};
 pub use supervisor::{RecordError, Recorders};
+
+/// The application of the conference rooms. Source: wcs.md 6.4, 6.10.
+const ROOM_APP: &str = "roomApp";
 
 /// What every recorder works with.
 #[derive(Clone)]
@@ -55,6 +58,12 @@ pub struct Rules {
     pub cut: CutRule,
     /// How files are named.
     pub names: NameRules,
+    /// What files they are.
+    pub formats: RecordFormats,
+    /// What becomes of the sound in a WebM.
+    pub webm_audio: WebmAudio,
+    /// The sample rate of sound that is transcoded, Hz.
+    pub sample_rate: u32,
     /// Free bytes the file system must keep; 0 for no limit.
     pub min_free_space: u64,
 }
@@ -69,9 +78,13 @@ pub struct Options {
 }
 
 impl Rules {
-    /// The rules of one recording.
-    fn with(&self, options: Options) -> Self {
+    /// The rules of one recording of a stream that belongs to `app_key`. Streams of rooms are merged later, which parts are
+    /// in the way of: rotation is off for them, unless the caller asks for it.
+    fn with(&self, options: Options, app_key: &str) -> Self {
         let mut rules = self.clone();
+        if app_key == ROOM_APP {
+            rules.cut = CutRule::Never;
+        }
         if let Some(template) = options.template {
             rules.names.template = template;
         }

@@ -19,11 +19,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::container::{Container, choose};
+use super::container::choose;
 use super::finish::{Closing, Finisher};
 use super::index::{Entry, Writing as Naming};
 use super::name::NameFacts;
 use super::{Rules, Tools, files, flows};
+use crate::config::Container;
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
 use crate::media::{Codec, CutRule, Feed, FeedEvent, Kind, Part, PartEvent, Track};
@@ -180,17 +181,17 @@ impl Recorder {
 
     /// Waits for a stream that flows; `None` when none will come.
     async fn tracks(&mut self) -> Option<(Container, Vec<Track>)> {
-        let (stop, recorded) = (self.stop.clone(), self.recorded);
+        let (stop, recorded, formats) = (self.stop.clone(), self.recorded, self.rules.formats);
         tokio::select! {
             () = stop.cancelled() => None,
-            view = self.view.wait_for(|view| flows(view.phase)) => Some(choose(&view.ok()?.tracks, recorded)),
+            view = self.view.wait_for(|view| flows(view.phase)) => Some(choose(&view.ok()?.tracks, recorded, formats)),
         }
     }
 
     async fn record(&mut self, container: Container, tracks: &[Track], written: &mut u32) -> End {
         if tracks.is_empty() {
             self.failed("the stream has no track in a codec that weir records".into());
-            return match changed(self.view.clone(), tracks, self.recorded, &self.stop).await {
+            return match self.changed(tracks).await {
                 true => End::Changed,
                 false => End::Over,
             };
@@ -226,21 +227,17 @@ impl Recorder {
             }
         }
     }
-}
 
-/// Resolves with true when the stream's tracks are of other kinds or codecs, with false when the recording is over.
-async fn changed(
-    mut view: watch::Receiver<StreamView>,
-    tracks: &[Track],
-    recorded: Recorded,
-    stop: &CancellationToken,
-) -> bool {
-    let codecs = |tracks: &[Track]| tracks.iter().map(|t| (t.kind, t.codec.clone())).collect::<Vec<_>>();
-    let before = codecs(tracks);
-    let other = |view: &StreamView| flows(view.phase) && codecs(&choose(&view.tracks, recorded).1) != before;
-    tokio::select! {
-        () = stop.cancelled() => false,
-        found = view.wait_for(other) => found.is_ok(),
+    /// Resolves with true when the stream's tracks are of other kinds or codecs, with false when the recording is over.
+    async fn changed(&self, tracks: &[Track]) -> bool {
+        let codecs = |tracks: &[Track]| tracks.iter().map(|t| (t.kind, t.codec.clone())).collect::<Vec<_>>();
+        let (before, recorded, formats) = (codecs(tracks), self.recorded, self.rules.formats);
+        let now = |view: &StreamView| codecs(&choose(&view.tracks, recorded, formats).1);
+        let mut view = self.view.clone();
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            found = view.wait_for(|view| flows(view.phase) && now(view) != before) => found.is_ok(),
+        }
     }
 }
 
@@ -277,7 +274,7 @@ impl Session<'_> {
     async fn run(&mut self, feed: &Feed, events: &mut mpsc::UnboundedReceiver<FeedEvent>) -> Result<End, Broken> {
         let recorder = self.recorder;
         let rules = &recorder.rules;
-        let changed = changed(recorder.view.clone(), self.tracks, recorder.recorded, &recorder.stop);
+        let changed = recorder.changed(self.tracks);
         tokio::pin!(changed);
         let mut space = interval(SPACE_CHECK);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -366,8 +363,16 @@ impl Session<'_> {
         let file = off_thread(self.reserve(number, &facts)).await.map_err(cannot)?;
         let location = file.to_string_lossy();
         let elsewhere = format!("weir-part.{}", self.container.extension());
-        let launch = recorder.tools.catalog.launch(self.container.template(), |filling| {
+        let template = self.container.template(rules.webm_audio);
+        let catalog = &recorder.tools.catalog;
+        // An operator's own template may have no use for it.
+        let resamples = catalog.get(template).is_ok_and(|template| template.holes().contains("audio_caps"));
+        let launch = catalog.launch(template, |filling| {
             let filling = filling.value_for_shell("location", &location, &elsewhere);
+            let filling = match resamples {
+                true => filling.value("audio_caps", format!("audio/x-raw,rate={}", rules.sample_rate)),
+                false => filling,
+            };
             self.tracks.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
         });
         let launch = launch.map_err(|error| error.to_string())?;

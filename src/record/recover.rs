@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::container::Container;
 use super::finish::{measured, place};
 use super::index::{Entry, Index, Writing};
 use super::name::{NameFacts, finished};
 use super::repair::{RepairError, Repaired};
 use super::{files, recorder::millis};
+use crate::config::Container;
 use crate::event::{Event, Events};
 use crate::name::{MediaSessionId, StreamName};
 

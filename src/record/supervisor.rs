@@ -241,7 +241,7 @@ impl Supervisor {
         let key = key(publisher);
         self.seen.insert(key.clone());
         let stop = self.stop.child_token();
-        let rules = Arc::new(self.tools.rules.with(options));
+        let rules = Arc::new(self.tools.rules.with(options, &publisher.app_key));
         let (recorder, view) = Recorder::new(&self.tools, rules, handle, recorded, publisher, &stop)?;
         let before = self.running.insert(key, Running { stop: stop.clone(), view: view.clone() });
         self.tasks.spawn(async move {
