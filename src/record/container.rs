@@ -4,10 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::empty::hide_empty_tracks;
+use super::matroska::repair_matroska;
 use super::repair::{RepairError, Repaired, repair_mp4};
 use crate::config::{Container, RecordFormats, WebmAudio};
 use crate::hub::Recorded;
 use crate::media::{Codec, Kind, Track};
+
+/// The size of a transport stream's packets, bytes (ISO/IEC 13818-1).
+const TS_PACKET: u64 = 188;
 
 impl Container {
     /// The launch template that writes it.
@@ -32,16 +36,22 @@ impl Container {
                 hide_empty_tracks(file)?;
                 repair_mp4(file)
             }
-            // Plays up to its last cluster or packet as it is.
-            Container::WebM | Container::Mkv | Container::Ts => Ok(Repaired {
-                bytes_kept: std::fs::metadata(file)?.len(),
-                bytes_cut: 0,
-                duration: written,
-                video_frames: 0,
-                audio_frames: 0,
-                first_fragment_missing: false,
-                was_finished: true,
-            }),
+            Container::WebM | Container::Mkv => repair_matroska(file),
+            Container::Ts => {
+                let bytes = std::fs::metadata(file)?.len();
+                // Plays up to its last whole packet as it is.
+                let kept = bytes - bytes % TS_PACKET;
+                std::fs::OpenOptions::new().write(true).open(file)?.set_len(kept)?;
+                Ok(Repaired {
+                    bytes_kept: kept,
+                    bytes_cut: bytes - kept,
+                    duration: written,
+                    video_frames: 0,
+                    audio_frames: 0,
+                    first_fragment_missing: false,
+                    was_finished: bytes == kept,
+                })
+            }
         }
     }
 }

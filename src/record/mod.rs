@@ -10,6 +10,7 @@ mod empty;
 mod files;
 mod finish;
 mod index;
+mod matroska;
 mod mp4;
 pub mod name;
 mod recorder;

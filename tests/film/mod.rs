@@ -57,6 +57,10 @@ impl Film {
         self.fps * self.seconds
     }
 
+    pub fn frames_a_second(&self) -> u64 {
+        self.fps as u64
+    }
+
     /// What weir is told to pull. It is the path of the file too, from the server's working directory on.
     pub fn uri(&self) -> String {
         format!("rtmp://127.0.0.1/live/{}", self.stream)
