@@ -11,16 +11,20 @@
 
 mod aac;
 mod browser;
+mod hooks;
 mod record;
 mod rtmp;
 mod source;
+mod ssh;
 mod value;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
+pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
 use source::{Layers, mask};
@@ -47,10 +51,14 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// AAC.
     pub aac: Aac,
+    /// The command line over SSH.
+    pub ssh: Ssh,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
+    /// Calling hook servers.
+    pub hooks: Hooks,
     /// How long an orderly stop may take (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
 }
@@ -152,7 +160,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, aac, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, hooks, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -168,6 +176,7 @@ impl Config {
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
         settings.extend(aac.settings());
+        settings.extend(ssh.settings());
         settings.extend(record.settings());
         settings.extend([
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
@@ -179,8 +188,9 @@ impl Config {
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
             ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
-            ("shutdown_timeout", value::show_time(*shutdown_timeout)),
         ]);
+        settings.extend(hooks.settings());
+        settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
         }
@@ -195,8 +205,10 @@ impl Config {
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
         let aac = Aac::read(layers);
+        let ssh = Ssh::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
+        let hooks = Hooks::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
@@ -205,8 +217,10 @@ impl Config {
             webrtc: webrtc?,
             rtmp: rtmp?,
             aac: aac?,
+            ssh: ssh?,
             record: record?,
             pull: pull?,
+            hooks: hooks?,
             shutdown_timeout: shutdown_timeout?,
         })
     }

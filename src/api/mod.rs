@@ -5,6 +5,7 @@ mod connection;
 pub mod error;
 mod events;
 mod files;
+mod hooks;
 mod pages;
 mod pipelines;
 mod ports;
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Cors;
+use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::picture::Pictures;
@@ -39,6 +41,8 @@ pub use serve::serve;
 pub struct Api {
     /// Streams.
     pub hub: Hub,
+    /// Hook servers.
+    pub hooks: Hooks,
     /// Pull agents.
     pub pulls: Pulls,
     /// Running pipelines.

@@ -10,7 +10,7 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, pages, pipelines, ports, pull, recorder, recordings, stream};
+use super::{Api, connection, events, files, hooks, pages, pipelines, ports, pull, recorder, recordings, stream};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -50,7 +50,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
         ["rest-api", .., "terminate" | "snapshot"] => POST,
         ["rest-api", "stream", "startRecording" | "stopRecording"] | ["rest-api", "recorder", "startup"] => POST,
         ["rest-api", "recordings", _] => DELETE,
-        ["rest-api", "pipelines" | "events" | "recordings" | "ports", ..] => GET,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "hooks", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
@@ -82,6 +82,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "recordings", name] => recordings::delete(api, name).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
+            ["rest-api", "hooks"] => hooks::counts(api),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
             [] => pages::page(request, ""),
@@ -102,7 +103,7 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "stream", "snapshot" | "startRecording" | "stopRecording"] => true,
         ["rest-api", "recorder", call] => ["startup", "terminate", "find_all"].contains(call),
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "hooks"] => true,
         ["rest-api", "pipelines" | "recordings", _] | ["health", "live"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),

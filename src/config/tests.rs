@@ -32,6 +32,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_max_chunk", "64K"),
     ("use_fdk_aac", "true"),
     ("disable_drop_aac_frame", "true"),
+    ("ssh.port", "free"),
+    ("ssh_authorized_keys", "/etc/weir/keys"),
+    ("ssh_idle_timeout", "9"),
+    ("ssh_max_connections", "5"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -56,6 +60,18 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_activity_timer_timeout", "0"),
     ("rtsp_activity_timer_timeout", "0"),
     ("rtsp_interleaved_mode", "false"),
+    ("disable_rest_requests", "true"),
+    ("rest_request_timeout", "1500ms"),
+    ("rest_client_request_retry_count", "5"),
+    ("rest_client_request_sent_retry_enabled", "false"),
+    ("rest_hook_send_hash", "true"),
+    // What a secret is shown as.
+    ("rest_hook_secret_key", "***"),
+    ("rest_hook_queue", "20"),
+    ("rest_hook_queue_time", "7"),
+    ("keep_alive_streaming_sessions_enabled", "true"),
+    ("streaming_sessions_keep_alive_interval", "9"),
+    ("streaming_sessions_keep_alive_app_keys", "a,b"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -92,7 +108,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, aac, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -135,6 +151,12 @@ fn the_defaults() {
             max_chunk: 16 << 20,
         }
     );
+    assert_eq!((hooks.enabled, hooks.timeout, hooks.retries, hooks.retry_enabled), (true, Some(ms(15_000)), 3, true));
+    assert_eq!((hooks.sign, hooks.key.reveal(), hooks.queue, hooks.queue_time), (false, "", 10_000, ms(86_400_000)));
+    let keep_alive = hooks.keep_alive;
+    assert_eq!((keep_alive.enabled, keep_alive.interval), (false, ms(10_000)));
+    assert_eq!(keep_alive.app_keys, ["defaultApp"]);
+    assert_eq!(ssh, Ssh { port: Some(2001), authorized_keys: None, idle_timeout: ms(600_000), max_connections: 32 });
     assert_eq!(
         pull,
         Pull {

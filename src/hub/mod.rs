@@ -7,8 +7,11 @@
 mod connections;
 mod figures;
 mod phase;
+mod shown;
 mod stream;
+mod termination;
 mod vacant;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +23,13 @@ use tokio_util::task::TaskTracker;
 pub use connections::{ConnectionView, Connections};
 pub use figures::Figures;
 pub use phase::Phase;
+pub use shown::Shown;
+pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};
 pub use stream::{
-    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
-    SubscribeError, Subscriber, Subscription,
+    STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
 };
-pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+
+pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 
 use crate::event::Events;
 use crate::name::StreamName;
