@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 43] = [
+const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -40,6 +40,7 @@ const OTHERS: [(&str, &str); 43] = [
     ("exclude_record_name_characters", ":.,/ "),
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
+    ("record_rtsp_streams", "true"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -48,6 +49,8 @@ const OTHERS: [(&str, &str); 43] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("rtsp_activity_timer_timeout", "0"),
+    ("rtsp_interleaved_mode", "false"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -104,6 +107,7 @@ fn the_defaults() {
             excluded_characters: "/".to_owned(),
             browsers: true,
             every_rtmp: false,
+            every_rtsp: false,
             min_free_space: 512 * 1024 * 1024,
         }
     );
@@ -128,7 +132,9 @@ fn the_defaults() {
             connect_timeout: ms(10_000),
             stall_timeout: ms(10_000),
             reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
-            idle_timeout: Some(ms(60_000)),
+            rtmp_idle_timeout: Some(ms(60_000)),
+            rtsp_idle_timeout: Some(ms(60_000)),
+            rtsp_interleaved: true,
         }
     );
     assert_eq!(shutdown_timeout, ms(10_000));
@@ -138,8 +144,8 @@ fn the_defaults() {
 fn every_key_of_the_file_is_read_and_shown_and_the_reverse() {
     let shown = Config::default().settings();
     assert_eq!(shown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
-    assert_eq!(OTHERS.map(|(key, _)| key).to_vec(), keys_of_defaults());
-    for (key, value) in OTHERS {
+    assert_eq!(OTHERS.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
+    for &(key, value) in OTHERS {
         let loaded = Config::load(None, [], &sets(&[&format!("{key}={value}")])).unwrap();
         let changed: Vec<_> =
             loaded.config.settings().into_iter().zip(&shown).filter(|(now, then)| now != *then).collect();

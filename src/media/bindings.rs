@@ -58,7 +58,7 @@ const BINDINGS: [Binding; 11] = [
 const CHOICES: [(&str, &str, &str); 1] = [("aac_decoder", "avdec_aac", "fdkaacdec")];
 
 /// Values that a template may ask for and a caller may replace.
-const DEFAULTS: [(&str, &str); 1] = [("audio_caps", "audio/x-raw,rate=44100")];
+const DEFAULTS: [(&str, &str); 2] = [("audio_caps", "audio/x-raw,rate=44100"), ("protocols", "tcp")];
 
 /// The bindings and defaults `template` has holes for; `chosen`: with the operator's choices in them.
 pub(super) fn standing(template: &Template, chosen: bool) -> Filling {
