@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weir::config::{Config, Problems};
-use weir::media::{self, Catalog};
+use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
 
 /// Most threads for what blocks: files, and pipelines that are parsed, started or stopped. They exist while they are
@@ -163,10 +163,11 @@ fn check(overrides: Option<&Path>) -> Result<()> {
     media::init().map_err(anyhow::Error::msg)?;
     println!("{}", media::version());
     let mut problems = 0;
-    for (name, problem) in Catalog::load(overrides)?.check() {
-        match problem {
-            None => println!("{name}: ok"),
-            Some(problem) => {
+    for (name, verdict) in Catalog::load(overrides)?.check() {
+        match verdict {
+            Verdict::Works => println!("{name}: ok"),
+            Verdict::Replaced { by, problem } => println!("{name}: {by} is taken instead ({problem})"),
+            Verdict::Fails(problem) => {
                 problems += 1;
                 println!("{problem}");
             }

@@ -181,7 +181,8 @@ impl Publishing {
                     Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
                     Some(SourceEvent::Ended) | None => return StopReason::Failed("the ingest has ended".into()),
                     Some(
-                        SourceEvent::Answered
+                        SourceEvent::Described
+                        | SourceEvent::Answered
                         | SourceEvent::PicturesAwaited
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
