@@ -9,12 +9,14 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod aac;
 mod browser;
 mod record;
 mod rtmp;
 mod source;
 mod value;
 
+pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
@@ -43,6 +45,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// AAC.
+    pub aac: Aac,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -86,9 +90,13 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
-    /// How long a source that players asked for by its address stays without them; `None` for ever
+    /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
-    pub idle_timeout: Option<Duration>,
+    pub rtmp_idle_timeout: Option<Duration>,
+    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
+    pub rtsp_idle_timeout: Option<Duration>,
+    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
+    pub rtsp_interleaved: bool,
 }
 
 /// How a pull agent tries a lost source again.
@@ -144,7 +152,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -159,6 +167,7 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(aac.settings());
         settings.extend(record.settings());
         settings.extend([
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
@@ -167,7 +176,9 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
-            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
+            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
+            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
+            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
             ("shutdown_timeout", value::show_time(*shutdown_timeout)),
         ]);
         for (key, value) in &mut settings {
@@ -183,6 +194,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let aac = Aac::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
@@ -192,6 +204,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            aac: aac?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,
@@ -237,13 +250,17 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
-        let idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
-            idle_timeout: idle_timeout?,
+            rtmp_idle_timeout: rtmp_idle_timeout?,
+            rtsp_idle_timeout: rtsp_idle_timeout?,
+            rtsp_interleaved: rtsp_interleaved?,
         })
     }
 }

@@ -30,6 +30,8 @@ pub struct Record {
     pub browsers: bool,
     /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
     pub every_rtmp: bool,
+    /// Whether every stream that is captured from RTSP is recorded (`record_rtsp_streams`).
+    pub every_rtsp: bool,
     /// What files recordings are (`record_formats`).
     pub formats: RecordFormats,
     /// What becomes of the sound in a WebM (`record_webm_audio`).
@@ -54,6 +56,7 @@ impl Record {
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
         let browsers = layers.get("record_streams", value::switch);
         let every_rtmp = layers.get("record_flash_published_streams", value::switch);
+        let every_rtsp = layers.get("record_rtsp_streams", value::switch);
         let formats = layers.get("record_formats", str::parse);
         let webm_audio = layers.get("record_webm_audio", str::parse);
         let sample_rate = layers.get("record_audio_codec_sample_rate", sample_rate);
@@ -69,6 +72,7 @@ impl Record {
             excluded_characters: excluded?,
             browsers: browsers?,
             every_rtmp: every_rtmp?,
+            every_rtsp: every_rtsp?,
             formats: formats?,
             webm_audio: webm_audio?,
             sample_rate: sample_rate?,
@@ -89,6 +93,7 @@ impl Record {
             ("exclude_record_name_characters", self.excluded_characters.clone()),
             ("record_streams", self.browsers.to_string()),
             ("record_flash_published_streams", self.every_rtmp.to_string()),
+            ("record_rtsp_streams", self.every_rtsp.to_string()),
             ("record_formats", self.formats.to_string()),
             ("record_webm_audio", self.webm_audio.to_string()),
             ("record_audio_codec_sample_rate", self.sample_rate.to_string()),

@@ -66,6 +66,7 @@ pub(super) fn choose(tracks: &[Track], recorded: Recorded, formats: RecordFormat
     };
     let fits = |track: &&Track| match &track.codec {
         Codec::H264 => recorded == Recorded::Everything && container != Container::WebM,
+        Codec::H265 => recorded == Recorded::Everything && container == Container::Mp4,
         Codec::Vp8 => recorded == Recorded::Everything && container == formats.vp8,
         Codec::Aac => container != Container::WebM,
         Codec::Opus | Codec::Pcma | Codec::Pcmu => true,
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_codecs_choose() {
-        use Codec::{Aac, H264, Opus, Other, Pcma, Pcmu, Vp8};
+        use Codec::{Aac, H264, H265, Opus, Other, Pcma, Pcmu, Vp8};
         let (video, audio) = (Kind::Video, Kind::Audio);
         let everything = Recorded::Everything;
         let (default, mkv): (RecordFormats, RecordFormats) =
@@ -100,9 +101,10 @@ mod tests {
             (vec![(audio, Pcma)], everything, default, Container::Mp4, 1),
             (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, default, Container::Mp4, 1),
             (vec![(video, Vp8), (audio, Opus)], Recorded::SoundOnly, default, Container::Mp4, 1),
-            (vec![(video, Other("video/x-h265".into()))], everything, default, Container::Mp4, 0),
+            (vec![(video, Other("video/x-h263".into()))], everything, default, Container::Mp4, 0),
             (vec![(video, H264), (audio, Opus)], everything, mkv, Container::Mkv, 2),
             (vec![(video, Vp8), (audio, Aac)], everything, mkv, Container::Mkv, 2),
+            (vec![(video, H265), (audio, Opus)], everything, mkv, Container::Mp4, 2),
             (vec![(audio, Aac)], everything, mkv, Container::Mp4, 1),
             (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, mkv, Container::Mp4, 1),
             (vec![(video, H264), (audio, Pcmu)], everything, ts, Container::Ts, 2),
