@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::choose;
 use super::finish::{Closing, Finisher};
-use super::index::{Entry, Writing as Naming};
+use super::index::Entry;
 use super::name::NameFacts;
 use super::{Rules, Tools, files, flows};
 use crate::config::Container;
@@ -443,6 +443,7 @@ impl Session {
                 }
                 _ => Err(error),
             })?;
+            let inode = std::fs::metadata(&file)?.ino();
             let entry = Entry {
                 stream: Some(facts.stream_name.clone()),
                 media_session_id: Some(facts.media_session_id.clone()),
@@ -450,8 +451,7 @@ impl Session {
                 video_codec: facts.video_codec.clone(),
                 audio_codec: facts.audio_codec.clone(),
                 part: Some(number),
-                writing: Some(Naming { inode: std::fs::metadata(&file)?.ino(), rules: rules.names.clone(), facts }),
-                ..Entry::default()
+                ..Entry::being_written(inode, rules.names.clone(), facts)
             };
             index.note(&pending_name(&file), entry);
             Ok(file)
