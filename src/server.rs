@@ -29,7 +29,7 @@ use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls, RtspTransport, Rules};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Index, Recorders, Script, Scripts};
+use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -108,6 +108,7 @@ impl Server {
                 hub: hub.clone(),
                 rules: Arc::new(rules(&config, records)),
                 index: index.clone(),
+                retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
             &tasks,
         );

@@ -50,6 +50,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("record_audio_codec_sample_rate", "48000"),
     ("on_record_hook_script", "/srv/hook"),
     ("on_record_hook_timeout", "7"),
+    ("record_max_age", "30d"),
+    ("record_max_total_size", "100G"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -134,6 +136,8 @@ fn the_defaults() {
             sample_rate: 44_100,
             hook_script: None,
             hook_timeout: Duration::from_secs(60),
+            max_age: None,
+            max_total: None,
             min_free_space: 512 * 1024 * 1024,
         }
     );
