@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
@@ -114,6 +114,10 @@ impl Server {
             records: recordings.dir().into(),
             settings: config.settings().into(),
         };
+        let access = match config.http.auth {
+            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            false => Access::open(),
+        };
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
@@ -134,6 +138,7 @@ impl Server {
             recordings,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
+            access,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),

@@ -1,6 +1,7 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod access;
 mod connection;
 pub mod error;
 mod events;
@@ -29,6 +30,7 @@ use crate::media::Pipelines;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 
+pub use access::Access;
 pub use ports::Ports;
 pub use recordings::Recordings;
 pub use serve::serve;
@@ -52,6 +54,8 @@ pub struct Api {
     pub web_root: Option<Arc<Path>>,
     /// The ports in use.
     pub ports: Ports,
+    /// Who may call.
+    pub access: Access,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

@@ -5,10 +5,13 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 44] = [
+const OTHERS: [(&str, &str); 46] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
+    ("disable_rest_auth", "false"),
+    // What a secret is shown as.
+    ("rest_api_token", "***"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
@@ -92,6 +95,7 @@ fn the_defaults() {
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
