@@ -111,6 +111,8 @@ pub struct Record {
     pub browsers: bool,
     /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
     pub every_rtmp: bool,
+    /// Whether every stream that is captured from RTSP is recorded (`record_rtsp_streams`).
+    pub every_rtsp: bool,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
     pub min_free_space: u64,
 }
@@ -126,9 +128,13 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
-    /// How long a source that players asked for by its address stays without them; `None` for ever
+    /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
-    pub idle_timeout: Option<Duration>,
+    pub rtmp_idle_timeout: Option<Duration>,
+    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
+    pub rtsp_idle_timeout: Option<Duration>,
+    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
+    pub rtsp_interleaved: bool,
 }
 
 /// How a pull agent tries a lost source again.
@@ -211,6 +217,7 @@ impl Config {
             ("exclude_record_name_characters", record.excluded_characters.clone()),
             ("record_streams", record.browsers.to_string()),
             ("record_flash_published_streams", record.every_rtmp.to_string()),
+            ("record_rtsp_streams", record.every_rtsp.to_string()),
             ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
@@ -218,7 +225,9 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
-            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
+            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
+            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
+            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
             ("shutdown_timeout", value::show_time(*shutdown_timeout)),
         ]);
         for (key, value) in &mut settings {
@@ -303,6 +312,7 @@ impl Record {
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
         let browsers = layers.get("record_streams", value::switch);
         let every_rtmp = layers.get("record_flash_published_streams", value::switch);
+        let every_rtsp = layers.get("record_rtsp_streams", value::switch);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
             dir: dir?,
@@ -313,6 +323,7 @@ impl Record {
             excluded_characters: excluded?,
             browsers: browsers?,
             every_rtmp: every_rtmp?,
+            every_rtsp: every_rtsp?,
             min_free_space: min_free_space?,
         })
     }
@@ -324,13 +335,17 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
-        let idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
-            idle_timeout: idle_timeout?,
+            rtmp_idle_timeout: rtmp_idle_timeout?,
+            rtsp_idle_timeout: rtsp_idle_timeout?,
+            rtsp_interleaved: rtsp_interleaved?,
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::{self, Pulls};
+use crate::pull::{self, Pulls, RtspTransport, Rules};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
@@ -355,8 +355,9 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
             max: pull.reconnect.max,
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
-        record_all: config.record.every_rtmp,
-        idle_timeout: pull.idle_timeout,
+        rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
+        rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
     })
 }
 

@@ -83,6 +83,7 @@ impl From<PullError> for ApiError {
         match error {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
         }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 46] = [
+const OTHERS: [(&str, &str); 49] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -44,6 +44,7 @@ const OTHERS: [(&str, &str); 46] = [
     ("exclude_record_name_characters", ":.,/ "),
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
+    ("record_rtsp_streams", "true"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -52,6 +53,8 @@ const OTHERS: [(&str, &str); 46] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("rtsp_activity_timer_timeout", "0"),
+    ("rtsp_interleaved_mode", "false"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -109,6 +112,7 @@ fn the_defaults() {
             excluded_characters: "/".to_owned(),
             browsers: true,
             every_rtmp: false,
+            every_rtsp: false,
             min_free_space: 512 * 1024 * 1024,
         }
     );
@@ -132,7 +136,9 @@ fn the_defaults() {
             connect_timeout: ms(10_000),
             stall_timeout: ms(10_000),
             reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
-            idle_timeout: Some(ms(60_000)),
+            rtmp_idle_timeout: Some(ms(60_000)),
+            rtsp_idle_timeout: Some(ms(60_000)),
+            rtsp_interleaved: true,
         }
     );
     assert_eq!(shutdown_timeout, ms(10_000));

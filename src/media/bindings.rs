@@ -52,7 +52,7 @@ const BINDINGS: [Binding; 11] = [
 ];
 
 /// Values that a template may ask for and a caller may replace.
-const DEFAULTS: [(&str, &str); 1] = [("audio_caps", "audio/x-raw,rate=44100")];
+const DEFAULTS: [(&str, &str); 2] = [("audio_caps", "audio/x-raw,rate=44100"), ("protocols", "tcp")];
 
 /// The bindings and defaults `template` has holes for.
 pub(super) fn standing(template: &Template) -> Filling {

@@ -9,7 +9,7 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("transcode-x264", include_str!("../../pipelines/transcode-x264.launch")),
     ("transcode-openh264", include_str!("../../pipelines/transcode-openh264.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
@@ -18,6 +18,7 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
+    ("pull-rtsp", include_str!("../../pipelines/pull-rtsp.launch")),
     ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
     ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
 ];
@@ -257,7 +258,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
             ),
             "{unknown}"
         );

@@ -11,7 +11,7 @@
 //! takes no lock here and its payload is never copied. When a source is replaced (a pull reconnects) its feeders go
 //! back to the [`Fanout`], consumers and all, and the next source takes them from there.
 //!
-//! All tracks share one time line, in nanoseconds since the stream's first frame. A source's own running time is
+//! All tracks share one time line, in nanoseconds, on which the stream's first frame is at [`ORIGIN`]. A source's own running time is
 //! mapped onto it by one offset, chosen with the source's first frame so that a gap between two sources is as long as
 //! it was.
 
@@ -38,6 +38,9 @@ const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
 const KEYFRAME_INTERVAL: u64 = 500_000_000;
 /// How long after a stream became live its first frames are still kept, in nanoseconds: a recorder joins by then.
 const GRACE: u64 = 500_000_000;
+/// Where on a stream's time line its first frame is: the first frame of the other track may come after it and still be
+/// a little before it.
+pub const ORIGIN: Duration = Duration::from_secs(1);
 /// No start decided yet, no offset chosen yet.
 const UNSET: u64 = u64::MAX;
 const NO_OFFSET: i64 = i64::MIN;
@@ -284,9 +287,13 @@ impl Fanout {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
     fn now(&self) -> u64 {
-        u64::try_from(self.birth.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.birth.elapsed())
     }
 
     /// Whether frames before the running GOP are of no use any more.
@@ -301,8 +308,8 @@ impl Shared {
             return chosen;
         }
         let latest = self.latest.load(Relaxed);
-        // The first source starts at 0. A later one continues after what was there, by the clock.
-        let start = if latest == 0 { 0 } else { self.now().max(latest) };
+        // A later source continues after what was there, by the clock.
+        let start = if latest == 0 { nanos(ORIGIN) } else { latest.max(nanos(ORIGIN) + self.now()) };
         let mine = i64::try_from(start).unwrap_or(i64::MAX).saturating_sub(running_time);
         match self.offset.compare_exchange(NO_OFFSET, mine, Relaxed, Relaxed) {
             Ok(_) => mine,

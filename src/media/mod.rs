@@ -28,7 +28,7 @@ mod track;
 pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError, Verdict};
 pub use encoded::{Format, Input, Output};
-pub use fanout::{Fanout, TrackFigures};
+pub use fanout::{Fanout, ORIGIN, TrackFigures};
 pub use ingest::Ingest;
 pub(crate) use moof::mend as mend_moof;
 pub use payloader::Payloader;

@@ -155,7 +155,7 @@ fn format(caps: &gst::CapsRef) -> Option<Format> {
         Codec::Aac => Some(Format::Aac { config: record()? }),
         Codec::Pcma => Some(Format::Pcma { channels }),
         Codec::Pcmu => Some(Format::Pcmu { channels }),
-        Codec::Vp8 | Codec::Opus | Codec::Other(_) => None,
+        Codec::H265 | Codec::Vp8 | Codec::Opus | Codec::Other(_) => None,
     }
 }
 

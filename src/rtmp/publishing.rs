@@ -180,7 +180,12 @@ impl Publishing {
                     Some(SourceEvent::Track(track)) => self.note(track),
                     Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
                     Some(SourceEvent::Ended) | None => return StopReason::Failed("the ingest has ended".into()),
-                    Some(SourceEvent::Answered | SourceEvent::AllTracks | SourceEvent::Refused { .. }) => {}
+                    Some(
+                        SourceEvent::Described
+                        | SourceEvent::Answered
+                        | SourceEvent::AllTracks
+                        | SourceEvent::Refused { .. },
+                    ) => {}
                 },
                 () = until(self.decide) => {
                     self.decide = None;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir, writeFile } from "node:fs/promises";
 import { after, afterEach, before, it } from "node:test";
 import { startBrowser } from "./support/browser.js";
-import { folder, makeClip, startClip, startNginx, startWeir, until } from "./support/processes.js";
+import { folder, freePort, makeClip, startCamera, startClip, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 let browser, weir, sdk, clips;
@@ -94,6 +94,39 @@ it("shows the B-frames of a pulled stream in their order", async () => {
   const one = await viewer(nginx.uri("b"));
   smooth(await pictures(one, 4000));
   await weir.rest("pull/rtmp/terminate", { uri: nginx.uri("b") });
+});
+
+it("shows a camera that is asked for by its address, B-frames or not", async () => {
+  for (const frames of ["0", "3"]) {
+    const file = await makeClip(`${clips.path}/camera${frames}.flv`, { seconds: 40, video: ["-bf", frames, "-b_strategy", "0"] });
+    const camera = await startCamera(file);
+    open.push(() => camera.stop());
+    const one = await viewer(camera.uri);
+    const before = (await one.call("received")).energy;
+    smooth(await pictures(one, 4000));
+    assert.ok((await one.call("received")).energy > before, "it is heard");
+    const [agent] = await weir.rest("rtsp/find", { uri: camera.uri });
+    assert.equal(agent.status, "PLAYING");
+    await weir.rest("rtsp/terminate", { uri: camera.uri });
+  }
+});
+
+it("tells who asks for a camera why there is none", async () => {
+  const camera = await startCamera(await makeClip(`${clips.path}/any.flv`, { seconds: 5 }));
+  open.push(() => camera.stop());
+  const page = await sdk.open(browser);
+  open.push(() => page.close());
+  await page.call("connect", weir.ws);
+  for (const [name, info] of [
+    [camera.uri.replace("/cam", "/nothing"), "Rtsp stream not found"],
+    [`rtsp://127.0.0.1:${await freePort()}/cam`, "Failed to connect to rtsp stream"],
+    ["rtsp:///cam", "Rtsp has wrong format"],
+    ["rtps://127.0.0.1/cam", "Failed to get agent storage"],
+  ]) {
+    await page.call("start", "play", name, { name });
+    await until(`${name} fails`, async () => (await page.call("statuses", name)).at(-1)?.[0] === "FAILED");
+    assert.equal((await page.call("statuses", name)).at(-1)[1], info);
+  }
 });
 
 it("takes openh264 where x264 is not installed", async () => {

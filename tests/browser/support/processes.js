@@ -1,7 +1,7 @@
 // Real processes on free ports: weir, nginx with its RTMP module, ffmpeg. Each ends with the test that started it.
 import { spawn, execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -184,6 +184,20 @@ export async function makeClip(file, { seconds = 20, size = "640x360", video = [
 export function startClip(file, uri, ...more) {
   const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-re", ...more, "-i", file, "-c", "copy", "-f", "flv", "-flvflags", "no_duration_filesize", uri]);
   return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
+}
+
+/** A camera that plays a clip in real time, from its beginning for the first who asks. */
+export async function startCamera(file) {
+  const launch = `filesrc location=${file} ! flvdemux name=d d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 `
+    + "d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97";
+  const program = resolve(ROOT, "tests/support/rtsp_server.py");
+  const port = await freePort();
+  // Debian's own: another Python that comes first in the path has no GStreamer.
+  const server = start("/usr/bin/python3", [program, "--port", String(port), `/cam=${launch}`]);
+  await until("the camera listens", () => new Promise((done) => {
+    const socket = connect(port, "127.0.0.1", () => done(socket.destroy())).on("error", () => done(false));
+  }));
+  return { uri: `rtsp://127.0.0.1:${port}/cam`, stop: () => server.end() };
 }
 
 /** Decodes a whole file and counts; an error anywhere in it is a failure. */
