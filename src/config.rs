@@ -9,12 +9,14 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod aac;
 mod browser;
 mod rtmp;
 mod source;
 mod ssh;
 mod value;
 
+pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
@@ -46,6 +48,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// The command line over SSH.
     pub ssh: Ssh,
+    /// AAC.
+    pub aac: Aac,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -190,7 +194,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, ssh, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, ssh, aac, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -208,6 +212,7 @@ impl Config {
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
         settings.extend(ssh.settings());
+        settings.extend(aac.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -244,6 +249,7 @@ impl Config {
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
         let ssh = Ssh::read(layers);
+        let aac = Aac::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
@@ -254,6 +260,7 @@ impl Config {
             webrtc: webrtc?,
             rtmp: rtmp?,
             ssh: ssh?,
+            aac: aac?,
             record: record?,
             pull: pull?,
             shutdown_timeout: shutdown_timeout?,

@@ -70,6 +70,7 @@ impl Server {
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
         let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
+        let catalog = catalog.with_fdk_aac(config.aac.fdk);
         for (_, verdict) in catalog.check() {
             if let media::Verdict::Fails(problem) = verdict {
                 tracing::warn!("{problem}");
@@ -406,6 +407,7 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         pipelines,
         hub,
         record: config.record.every_rtmp,
+        linger: settings.publisher_linger,
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

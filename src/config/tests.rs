@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 49] = [
+const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -30,12 +30,15 @@ const OTHERS: [(&str, &str); 49] = [
     ("rtmp_max_connections", "7"),
     ("rtmp_handshake_timeout", "6"),
     ("rtmp_idle_timeout", "8"),
+    ("publisher_linger", "0"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
     ("ssh.port", "free"),
     ("ssh_authorized_keys", "/etc/weir/keys"),
     ("ssh_idle_timeout", "9"),
     ("ssh_max_connections", "5"),
+    ("use_fdk_aac", "true"),
+    ("disable_drop_aac_frame", "true"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -91,7 +94,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, ssh, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, ssh, aac, record, pull, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -117,6 +120,7 @@ fn the_defaults() {
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!(aac, Aac { fdk: false, disable_drop: false });
     assert_eq!(
         rtmp,
         Rtmp {
@@ -124,6 +128,7 @@ fn the_defaults() {
             max_connections: 1024,
             handshake_timeout: ms(10_000),
             idle_timeout: ms(20_000),
+            publisher_linger: Some(ms(10_000)),
             max_message: 8 << 20,
             max_chunk: 16 << 20,
         }
@@ -148,8 +153,8 @@ fn the_defaults() {
 fn every_key_of_the_file_is_read_and_shown_and_the_reverse() {
     let shown = Config::default().settings();
     assert_eq!(shown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
-    assert_eq!(OTHERS.map(|(key, _)| key).to_vec(), keys_of_defaults());
-    for (key, value) in OTHERS {
+    assert_eq!(OTHERS.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
+    for &(key, value) in OTHERS {
         let loaded = Config::load(None, [], &sets(&[&format!("{key}={value}")])).unwrap();
         let changed: Vec<_> =
             loaded.config.settings().into_iter().zip(&shown).filter(|(now, then)| now != *then).collect();

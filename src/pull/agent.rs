@@ -28,6 +28,9 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const SETTLE_SOUND: Duration = Duration::from_secs(4);
 /// How long a track that the source has announced may take to its first frame.
 const ANNOUNCED: Duration = Duration::from_secs(12);
+/// How long sound is held back for pictures that the source's metadata announces: x264's own distance of keyframes is
+/// 250 pictures.
+const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
 /// How often a running source is looked at.
@@ -231,8 +234,10 @@ impl Job {
         let launch = self.tools.launch(&self.request.uri);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
-        let started =
-            Source::start(pipelines, launch, name, self.publication.fanout(), self.tools.accept(&self.request)).await;
+        let rtmp = self.request.uri.scheme() == Scheme::Rtmp;
+        let hold = (rtmp && self.request.has_video).then_some(PICTURES);
+        let accept = self.tools.accept(&self.request);
+        let started = Source::start(pipelines, launch, name, self.publication.fanout(), accept, hold).await;
         started.map_err(|error| error.to_string())
     }
 
@@ -261,7 +266,12 @@ impl Job {
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
-                Ok(Some(SourceEvent::Described | SourceEvent::Answered | SourceEvent::AllTracks)) => {}
+                Ok(Some(
+                    SourceEvent::Described
+                    | SourceEvent::Answered
+                    | SourceEvent::PicturesAwaited
+                    | SourceEvent::AllTracks,
+                )) => {}
             }
         };
         Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
@@ -303,6 +313,7 @@ impl Job {
                     self.set(AgentStatus::ProcessedLocal);
                     deadline = deadline.max(Instant::now() + SETTLE);
                 }
+                Some(SourceEvent::PicturesAwaited) => deadline = deadline.max(Instant::now() + PICTURES + SETTLE),
                 Some(SourceEvent::Track(track)) => {
                     let sound_only = self.request.has_video && track.kind == Kind::Audio;
                     track.note_in(&mut tracks);
