@@ -11,6 +11,7 @@
 
 mod aac;
 mod browser;
+mod record;
 mod rtmp;
 mod source;
 mod ssh;
@@ -18,6 +19,7 @@ mod value;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
@@ -94,31 +96,6 @@ pub struct Cors {
     pub allow_headers: Option<String>,
     /// `Access-Control-Allow-Methods` (`rest_access_control_allow_methods`).
     pub allow_methods: Option<String>,
-}
-
-/// Settings of recordings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The directory of recordings, maybe relative to the working directory (`record_dir`).
-    pub dir: PathBuf,
-    /// When a new part starts (`record_rotation`).
-    pub rotation: Rotation,
-    /// Where a file's name comes from (`stream_record_policy`).
-    pub policy: RecordPolicy,
-    /// The template of file names, not empty, without an extension (`stream_record_policy_template`).
-    pub template: String,
-    /// How a file's name is encoded (`encode_record_name`).
-    pub name_encoding: NameEncoding,
-    /// The characters left out of file names (`exclude_record_name_characters`).
-    pub excluded_characters: String,
-    /// Whether browsers may have their streams recorded (`record_streams`).
-    pub browsers: bool,
-    /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
-    pub every_rtmp: bool,
-    /// Whether every stream that is captured from RTSP is recorded (`record_rtsp_streams`).
-    pub every_rtsp: bool,
-    /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
-    pub min_free_space: u64,
 }
 
 /// Settings of pull agents.
@@ -213,17 +190,8 @@ impl Config {
         settings.extend(rtmp.settings());
         settings.extend(ssh.settings());
         settings.extend(aac.settings());
+        settings.extend(record.settings());
         settings.extend([
-            ("record_dir", path(&record.dir)),
-            ("record_rotation", record.rotation.to_string()),
-            ("stream_record_policy", record.policy.to_string()),
-            ("stream_record_policy_template", record.template.clone()),
-            ("encode_record_name", record.name_encoding.to_string()),
-            ("exclude_record_name_characters", record.excluded_characters.clone()),
-            ("record_streams", record.browsers.to_string()),
-            ("record_flash_published_streams", record.every_rtmp.to_string()),
-            ("record_rtsp_streams", record.every_rtsp.to_string()),
-            ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
             ("pull_stall_timeout", value::show_time(pull.stall_timeout)),
@@ -306,33 +274,6 @@ impl Cors {
         let headers = layers.get("rest_access_control_allow_headers", value::header);
         let methods = layers.get("rest_access_control_allow_methods", value::header);
         Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods? })
-    }
-}
-
-impl Record {
-    fn read(layers: &mut Layers) -> Option<Self> {
-        let dir = layers.get("record_dir", value::directory);
-        let rotation = layers.get("record_rotation", str::parse);
-        let policy = layers.get("stream_record_policy", str::parse);
-        let template = layers.get("stream_record_policy_template", value::template);
-        let name_encoding = layers.get("encode_record_name", str::parse);
-        let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
-        let browsers = layers.get("record_streams", value::switch);
-        let every_rtmp = layers.get("record_flash_published_streams", value::switch);
-        let every_rtsp = layers.get("record_rtsp_streams", value::switch);
-        let min_free_space = layers.get("record_min_free_space", value::size);
-        Some(Self {
-            dir: dir?,
-            rotation: rotation?,
-            policy: policy?,
-            template: template?,
-            name_encoding: name_encoding?,
-            excluded_characters: excluded?,
-            browsers: browsers?,
-            every_rtmp: every_rtmp?,
-            every_rtsp: every_rtsp?,
-            min_free_space: min_free_space?,
-        })
     }
 }
 

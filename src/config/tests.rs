@@ -48,6 +48,11 @@ const OTHERS: &[(&str, &str)] = &[
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
     ("record_rtsp_streams", "true"),
+    ("record_formats", "h264-ts,vp8-mkv"),
+    ("record_webm_audio", "opus"),
+    ("record_audio_codec_sample_rate", "48000"),
+    ("on_record_hook_script", "/srv/hook"),
+    ("on_record_hook_timeout", "7"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -116,6 +121,11 @@ fn the_defaults() {
             browsers: true,
             every_rtmp: false,
             every_rtsp: false,
+            formats: RecordFormats { h264: Container::Mp4, vp8: Container::WebM },
+            webm_audio: WebmAudio::Vorbis,
+            sample_rate: 44_100,
+            hook_script: None,
+            hook_timeout: Duration::from_secs(60),
             min_free_space: 512 * 1024 * 1024,
         }
     );

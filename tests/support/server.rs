@@ -72,8 +72,9 @@ impl Home {
     pub fn files(&self, ending: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.records()) else { return Vec::new() };
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        // The server's mark that the directory is its own is no recording.
-        files.retain(|file| file.to_string_lossy().ends_with(ending) && !file.ends_with(".weir.lock"));
+        // The server's mark that the directory is its own, and what it knows of the files, are no recordings.
+        let own = |file: &PathBuf| file.ends_with(".weir.lock") || file.ends_with(".weir");
+        files.retain(|file| file.to_string_lossy().ends_with(ending) && !own(file));
         files.sort();
         files
     }

@@ -4,7 +4,7 @@ use super::client::*;
 use crate::rtmp::amf::{AmfError, Value};
 use crate::rtmp::chunk::{ChunkReader, Sizes};
 use crate::rtmp::*;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The header of a message on a chunk stream of its own.
 fn announce(id: u32, kind: u8, len: u32) -> Vec<u8> {
