@@ -28,6 +28,7 @@ pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
 use source::{Layers, mask};
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -70,10 +71,24 @@ pub struct Http {
     pub port: u16,
     /// The largest request body in bytes, at least 1 (`rest_max_body`).
     pub max_body: u64,
+    /// Whether who calls has to log in (`disable_rest_auth=false`).
+    pub auth: bool,
+    /// A token that logs in beside the users; `None` for none (`rest_api_token`).
+    pub api_token: Option<ApiToken>,
     /// What pages of other origins may do.
     pub cors: Cors,
     /// The operator's folder of pages, served at `/client2/`; `None` for no such folder (`web_root`).
     pub web_root: Option<PathBuf>,
+}
+
+/// A token that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(pub String);
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
 }
 
 /// The `Access-Control-Allow-*` headers of REST answers: printable ASCII, sent as they are; `None` sends no header.
@@ -167,6 +182,8 @@ impl Config {
             ("ip_local", ip_local.to_string()),
             ("http.port", http.port.to_string()),
             ("rest_max_body", value::show_size(http.max_body)),
+            ("disable_rest_auth", (!http.auth).to_string()),
+            ("rest_api_token", http.api_token.as_ref().map(|token| token.0.clone()).unwrap_or_default()),
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
@@ -243,9 +260,18 @@ impl Http {
     fn read(layers: &mut Layers) -> Option<Self> {
         let port = layers.get("http.port", value::port);
         let max_body = layers.get("rest_max_body", value::positive_size);
+        let open = layers.get("disable_rest_auth", value::switch);
+        let api_token = layers.get("rest_api_token", value::token);
         let cors = Cors::read(layers);
         let web_root = layers.get("web_root", value::path);
-        Some(Self { port: port?, max_body: max_body?, cors: cors?, web_root: web_root? })
+        Some(Self {
+            port: port?,
+            max_body: max_body?,
+            auth: !open?,
+            api_token: api_token?.map(ApiToken),
+            cors: cors?,
+            web_root: web_root?,
+        })
     }
 }
 

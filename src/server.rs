@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
@@ -100,7 +100,6 @@ impl Server {
         let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
-        let record_dir = records.clone();
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
@@ -123,8 +122,12 @@ impl Server {
             users,
             hub: hub.clone(),
             pulls: pulls.clone(),
-            records: record_dir.into(),
+            records: index.dir().into(),
             settings: config.settings().into(),
+        };
+        let access = match config.http.auth {
+            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            false => Access::open(),
         };
         let signal = Signal {
             hub: hub.clone(),
@@ -149,6 +152,7 @@ impl Server {
             recordings: index,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
+            access,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
@@ -239,8 +243,6 @@ impl Server {
         // After all that it tells of.
         complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        // One that hangs is the operator's: its file is in place, and seen again by the next start.
-        step("hook scripts have ended", self.scripts.finish(left())).await;
         let (local, ssh) = (self.local.stop(left()), async {
             match self.ssh {
                 Some(ssh) => ssh.stop(left()).await,
@@ -248,6 +250,8 @@ impl Server {
             }
         });
         complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
+        // One that hangs is the operator's: its file is in place, and seen again by the next start.
+        step("hook scripts have ended", self.scripts.finish(left())).await;
         drop((self.api, self.recorders, self.scripts, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;

@@ -1,6 +1,7 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod access;
 mod connection;
 pub mod error;
 mod events;
@@ -33,6 +34,7 @@ use crate::picture::Pictures;
 use crate::pull::Pulls;
 use crate::record::{Index, Recorders};
 
+pub use access::Access;
 pub use ports::Ports;
 pub use serve::serve;
 
@@ -59,6 +61,8 @@ pub struct Api {
     pub web_root: Option<Arc<Path>>,
     /// The ports in use.
     pub ports: Ports,
+    /// Who may call.
+    pub access: Access,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

@@ -1,5 +1,6 @@
 //! Every call there is, on one screen.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply};
 
+use super::access::CHALLENGE;
 use super::error::ApiError;
 use super::request::Request;
 use super::{Api, connection, events, files, hooks, pages, pipelines, ports, pull, recorder, recordings, stream};
@@ -117,7 +119,7 @@ fn no_such_call() -> ApiError {
 }
 
 /// The whole API as a filter that always answers.
-pub(super) fn all(api: Api) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+pub(super) fn all(api: Api, peer: SocketAddr) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let head = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
     let head = head.map(|method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap| Request {
@@ -129,15 +131,20 @@ pub(super) fn all(api: Api) -> impl Filter<Extract = (Response,), Error = Reject
     });
     head.and(warp::body::stream()).then(move |request, body| {
         let api = api.clone();
-        async move { answer(&api, request, body).await }
+        async move { answer(&api, peer, request, body).await }
     })
 }
 
-async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item = Result<B, warp::Error>>) -> Response {
+async fn answer<B: Buf>(
+    api: &Api,
+    peer: SocketAddr,
+    mut request: Request,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Response {
     let mut response = if request.method == Method::OPTIONS {
         empty()
     } else {
-        match handled(api, &mut request, body).await {
+        match handled(api, peer, &mut request, body).await {
             Ok(answer) => success(answer),
             Err(error) => failure(&error, &request.path),
         }
@@ -150,6 +157,7 @@ async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item 
 
 async fn handled<B: Buf>(
     api: &Api,
+    peer: SocketAddr,
     request: &mut Request,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, ApiError> {
@@ -157,6 +165,8 @@ async fn handled<B: Buf>(
         let sentence = "the server is shutting down";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", sentence));
     }
+    // Before anything of theirs is kept.
+    api.access.check(request, peer).await?;
     request.body = collected(body, api.max_body).await?;
     route(api, request).await
 }
@@ -217,6 +227,9 @@ fn failure(error: &ApiError, path: &str) -> Response {
         success(Answer::Data("text/plain;charset=UTF-8", format!("{}\n", error.sentence).into()))
     };
     *response.status_mut() = error.status;
+    if error.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
     response
 }
 

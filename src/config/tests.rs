@@ -9,6 +9,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
+    ("disable_rest_auth", "false"),
+    // What a secret is shown as.
+    ("rest_api_token", "***"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
@@ -117,6 +120,7 @@ fn the_defaults() {
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
