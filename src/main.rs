@@ -15,9 +15,10 @@ use weir::config::{Config, Problems};
 use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
 
-/// How many pipelines may be parsed, started or stopped at a time. Each takes some milliseconds; a thousand recordings
-/// that begin their next part at once must not take a thread each.
-const BLOCKING_THREADS: usize = 64;
+/// Most threads for what blocks: files, and pipelines that are parsed, started or stopped. They exist while they are
+/// needed. Pipelines in good health never need more than a few of them at once (`media` sees to that); the others are
+/// for those that hang in GStreamer, which nothing brings back.
+const BLOCKING_THREADS: usize = 512;
 
 /// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
 /// what an operator has to know.

@@ -14,22 +14,22 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
-use crate::config::{Config, RecordPolicy, Rotation};
+use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
 use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
-use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls, RtspTransport, Rules};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Recorders};
+use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -53,6 +53,7 @@ pub struct Server {
     ssh: Option<Listener>,
     relay: Arc<Relay>,
     recorders: Recorders,
+    scripts: Scripts,
     hooks: Hooks,
     tasks: TaskTracker,
     ports: PathBuf,
@@ -80,7 +81,6 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
-        let told = events.read();
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
@@ -88,18 +88,26 @@ impl Server {
         let users = users(&store).await?;
         let records = directory(&config.record.dir, "record_dir")?;
 
-        let found = (records.clone(), events.clone());
-        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
+        let (dir, found) = (records.clone(), events.clone());
+        let script = script(&config);
+        let scripted = script.is_some();
+        let recovery = move || {
+            let index = Index::open(&dir, scripted);
+            (record::recover::own(&index, &found), index)
+        };
+        let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let hub = Hub::start(events, &tasks);
         let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
-        let recordings = api::Recordings::follow(records.clone(), told, &tasks);
+        let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
                 pipelines: running.clone(),
                 hub: hub.clone(),
                 rules: Arc::new(rules(&config, records)),
+                index: index.clone(),
+                retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
             &tasks,
         );
@@ -114,8 +122,12 @@ impl Server {
             users,
             hub: hub.clone(),
             pulls: pulls.clone(),
-            records: recordings.dir().into(),
+            records: index.dir().into(),
             settings: config.settings().into(),
+        };
+        let access = match config.http.auth {
+            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            false => Access::open(),
         };
         let signal = Signal {
             hub: hub.clone(),
@@ -136,9 +148,11 @@ impl Server {
             pipelines: running,
             pictures,
             connections,
-            recordings,
+            recorders: recorders.clone(),
+            recordings: index,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
+            access,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
@@ -170,6 +184,7 @@ impl Server {
             ssh,
             relay,
             recorders,
+            scripts,
             hooks,
             tasks,
             ports,
@@ -235,7 +250,9 @@ impl Server {
             }
         });
         complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
-        drop((self.api, self.recorders, self.hooks, self.ws, self.rtmp, self.http));
+        // One that hangs is the operator's: its file is in place, and seen again by the next start.
+        step("hook scripts have ended", self.scripts.finish(left())).await;
+        drop((self.api, self.recorders, self.scripts, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -318,6 +335,19 @@ fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
     Ok(Some(real.into()))
 }
 
+fn script(config: &Config) -> Option<Script> {
+    let record = &config.record;
+    let path = record.hook_script.clone()?;
+    if !path.is_file() {
+        tracing::warn!(
+            "there is no file {} (on_record_hook_script): recordings are kept, and nothing sees them",
+            path.display()
+        );
+    }
+    // The script's working directory is another one.
+    Some(Script { path: std::path::absolute(&path).unwrap_or(path), limit: record.hook_timeout })
+}
+
 fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     let record = &config.record;
     let template = match record.policy {
@@ -326,12 +356,11 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     };
     record::Rules {
         dir,
-        cut: match record.rotation {
-            Rotation::Off => CutRule::Never,
-            Rotation::Time(time) => CutRule::After(time),
-            Rotation::Size(bytes) => CutRule::Size(bytes),
-        },
+        cut: record::cut(record.rotation),
         names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
+        formats: record.formats,
+        webm_audio: record.webm_audio,
+        sample_rate: record.sample_rate,
         min_free_space: record.min_free_space,
     }
 }

@@ -163,6 +163,7 @@ fn crates_stay_in_their_rooms() {
         ("clap", &["main", "cli"]),
         ("redb", &["store"]),
         ("argon2", &["users"]),
+        ("blake2", &["users"]),
         ("rustyline", &["cli"]),
         ("russh", &["cli"]),
     ]);

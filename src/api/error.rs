@@ -12,6 +12,7 @@ use crate::media::graph::GraphError;
 use crate::name::{NameError, mask};
 use crate::picture::PictureError;
 use crate::pull::{PullError, UriError};
+use crate::record::RecordError;
 
 /// What a caller is told when a call fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,19 @@ impl From<PictureError> for ApiError {
             PictureError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "SnapshotFailed", error.to_string())
             }
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::NoSession(_) => Self::not_found("StreamNotFound", error.to_string()),
+            RecordError::NotRecorded(_) => Self::not_found("RecorderNotFound", error.to_string()),
+            RecordError::Failed(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordingFailed", error.to_string())
+            }
+            RecordError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }
 }

@@ -110,6 +110,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
             let fields = json!({"name": file_name(file), "duration": ms(*duration), "size": bytes, "recovered": recovered, "last": last});
             ("recordingFinished", stream.as_ref(), session.as_ref(), fields)
         }
+        Event::RecordingHooked { stream, session, file, exit, failure, took } => {
+            let failure = failure.as_deref().map(mask);
+            let fields = json!({"name": file_name(file), "exitCode": exit, "reason": failure, "took": ms(*took)});
+            ("recordingHooked", stream.as_ref(), session.as_ref(), fields)
+        }
         Event::RecordingFailed { stream, session, reason } => {
             ("recordingFailed", Some(stream), Some(session), json!({"reason": mask(reason)}))
         }

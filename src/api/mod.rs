@@ -1,6 +1,7 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod access;
 mod connection;
 pub mod error;
 mod events;
@@ -11,6 +12,7 @@ mod pipelines;
 mod ports;
 mod pull;
 mod range;
+mod recorder;
 mod recordings;
 mod request;
 mod routes;
@@ -30,9 +32,10 @@ use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
+use crate::record::{Index, Recorders};
 
+pub use access::Access;
 pub use ports::Ports;
-pub use recordings::Recordings;
 pub use serve::serve;
 
 /// What the handlers work with. A cheap handle.
@@ -50,12 +53,16 @@ pub struct Api {
     pub pictures: Pictures,
     /// Browsers' connections.
     pub connections: Connections,
+    /// Running recordings.
+    pub recorders: Recorders,
     /// Recorded files.
-    pub recordings: Recordings,
+    pub recordings: Index,
     /// The operator's folder of pages, absolute.
     pub web_root: Option<Arc<Path>>,
     /// The ports in use.
     pub ports: Ports,
+    /// Who may call.
+    pub access: Access,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

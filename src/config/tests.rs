@@ -9,6 +9,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
+    ("disable_rest_auth", "false"),
+    // What a secret is shown as.
+    ("rest_api_token", "***"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
@@ -30,12 +33,12 @@ const OTHERS: &[(&str, &str)] = &[
     ("publisher_linger", "0"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
+    ("use_fdk_aac", "true"),
+    ("disable_drop_aac_frame", "true"),
     ("ssh.port", "free"),
     ("ssh_authorized_keys", "/etc/weir/keys"),
     ("ssh_idle_timeout", "9"),
     ("ssh_max_connections", "5"),
-    ("use_fdk_aac", "true"),
-    ("disable_drop_aac_frame", "true"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -45,6 +48,13 @@ const OTHERS: &[(&str, &str)] = &[
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
     ("record_rtsp_streams", "true"),
+    ("record_formats", "h264-ts,vp8-mkv"),
+    ("record_webm_audio", "opus"),
+    ("record_audio_codec_sample_rate", "48000"),
+    ("on_record_hook_script", "/srv/hook"),
+    ("on_record_hook_timeout", "7"),
+    ("record_max_age", "30d"),
+    ("record_max_total_size", "100G"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -103,13 +113,14 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, ssh, aac, record, pull, hooks, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
@@ -124,6 +135,13 @@ fn the_defaults() {
             browsers: true,
             every_rtmp: false,
             every_rtsp: false,
+            formats: RecordFormats { h264: Container::Mp4, vp8: Container::WebM },
+            webm_audio: WebmAudio::Vorbis,
+            sample_rate: 44_100,
+            hook_script: None,
+            hook_timeout: Duration::from_secs(60),
+            max_age: None,
+            max_total: None,
             min_free_space: 512 * 1024 * 1024,
         }
     );

@@ -38,6 +38,9 @@ use vacant::Vacant;
 /// How many commands may wait for the registry.
 const QUEUE: usize = 256;
 
+/// How many streams may wait for their publisher; a further one ends at once. Each holds its newest frames.
+const WAITING: usize = 1024;
+
 /// The streams that exist, by name.
 pub type Streams = BTreeMap<StreamName, StreamHandle>;
 
@@ -153,11 +156,12 @@ impl Registry {
                         // A caller that no longer waits drops the publication, which has then left.
                         let _ = reply.send(self.publish(*publisher, &gone));
                     }
-                    Some(Command::Keep { publication, wait, info }) => {
+                    // A publication that is dropped has left.
+                    Some(Command::Keep { publication, wait, info }) => if self.vacant.len() < WAITING {
                         let name = publication.name().clone();
                         let kept = Vacant::keep(publication, wait, info, &self.tasks);
                         self.vacant.insert(name, kept);
-                    }
+                    },
                     None => return,
                 },
             }

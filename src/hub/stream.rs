@@ -173,6 +173,7 @@ fn first_view(publisher: &Publisher) -> StreamView {
         video_muted: false,
         renditions: Vec::new(),
         sessions: vec![session],
+        farewell: None,
     }
 }
 
@@ -253,6 +254,7 @@ impl Stream {
         for id in self.takers.keys() {
             self.tell(id, "FAILED", Some(STOPPED_BY_PUBLISHER));
         }
+        self.view.send_modify(|view| view.farewell = Some(ending.info.clone()));
     }
 
     /// Tells what became of a session; a recorder is none.

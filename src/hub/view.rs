@@ -97,6 +97,8 @@ pub struct StreamView {
     pub renditions: Vec<String>,
     /// Its publisher, then its players in the order they came.
     pub sessions: Vec<SessionView>,
+    /// What its publisher has left with, once it has.
+    pub farewell: Option<String>,
 }
 
 impl StreamView {

@@ -4,6 +4,7 @@
 //! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
 //! [`Part`] after another. Protocols of weir's own push frames into an [`Ingest`] and take them from a [`Tap`].
 
+mod announced;
 mod bindings;
 mod bus;
 mod catalog;

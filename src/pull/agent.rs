@@ -28,6 +28,9 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const SETTLE_SOUND: Duration = Duration::from_secs(4);
 /// How long a track that the source has announced may take to its first frame.
 const ANNOUNCED: Duration = Duration::from_secs(12);
+/// How long sound is held back for pictures that the source's metadata announces: x264's own distance of keyframes is
+/// 250 pictures.
+const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
 /// How often a running source is looked at.
@@ -134,22 +137,18 @@ impl Outcome {
 impl Job {
     /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
     pub(super) async fn run(self) -> watch::Sender<AgentView> {
-        let mut lost = false;
-        let ended = tokio::select! {
+        let (failed, ended) = tokio::select! {
             biased;
-            () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
-            () = self.ends.stop.cancelled() => STOPPED_BY_REST,
-            reason = self.publication.terminated() => reason,
-            () = self.unwanted() => NO_PLAYERS,
+            () = self.ends.closing.cancelled() => (false, STOPPED_BY_SHUTDOWN),
+            () = self.ends.stop.cancelled() => (false, STOPPED_BY_REST),
+            reason = self.publication.terminated() => (false, reason),
+            () = self.unwanted() => (false, NO_PLAYERS),
             cause = self.tries() => match self.request.on_demand {
-                true => {
-                    lost = true;
-                    self.request.uri.scheme().lost(cause)
-                }
+                true => (true, self.request.uri.scheme().lost(cause)),
                 false => return self.gave_up().await,
             },
         };
-        match lost {
+        match failed {
             true => self.publication.fail(ended).await,
             false => self.publication.leave(ended).await,
         }
@@ -238,8 +237,10 @@ impl Job {
         let launch = self.tools.launch(&self.request.uri);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
-        let started =
-            Source::start(pipelines, launch, name, self.publication.fanout(), self.tools.accept(&self.request)).await;
+        let rtmp = self.request.uri.scheme() == Scheme::Rtmp;
+        let hold = (rtmp && self.request.has_video).then_some(PICTURES);
+        let accept = self.tools.accept(&self.request);
+        let started = Source::start(pipelines, launch, name, self.publication.fanout(), accept, hold).await;
         started.map_err(|error| error.to_string())
     }
 
@@ -268,7 +269,12 @@ impl Job {
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
-                Ok(Some(SourceEvent::Described | SourceEvent::Answered | SourceEvent::AllTracks)) => {}
+                Ok(Some(
+                    SourceEvent::Described
+                    | SourceEvent::Answered
+                    | SourceEvent::PicturesAwaited
+                    | SourceEvent::AllTracks,
+                )) => {}
             }
         };
         Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
@@ -310,6 +316,7 @@ impl Job {
                     self.set(AgentStatus::ProcessedLocal);
                     deadline = deadline.max(Instant::now() + SETTLE);
                 }
+                Some(SourceEvent::PicturesAwaited) => deadline = deadline.max(Instant::now() + PICTURES + SETTLE),
                 Some(SourceEvent::Track(track)) => {
                     let sound_only = self.request.has_video && track.kind == Kind::Audio;
                     track.note_in(&mut tracks);

@@ -194,6 +194,7 @@ impl Publishing {
                     Some(
                         SourceEvent::Described
                         | SourceEvent::Answered
+                        | SourceEvent::PicturesAwaited
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}

@@ -61,6 +61,26 @@ pub struct StreamCall {
     /// Record it.
     #[serde(default)]
     pub record: Option<bool>,
+    /// A player's wishes: picture size in pixels, bits per second, quality. 0 is none.
+    #[serde(default)]
+    pub width: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub height: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub bitrate: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub quality: Value,
+}
+
+impl StreamCall {
+    /// Whether a player wants the stream other than it is.
+    pub fn wants_transcoding(&self) -> bool {
+        let wishes = [&self.width, &self.height, &self.bitrate, &self.quality];
+        wishes.into_iter().any(|wish| !wish.is_null() && wish.as_f64() != Some(0.0))
+    }
 }
 
 /// `sendStreamEvent`.
@@ -99,6 +119,8 @@ pub struct Status<'a> {
     pub info: Option<&'a str>,
     /// The recorded file.
     pub record_name: Option<&'a str>,
+    /// For a player: whether the publisher has switched sound and picture off.
+    pub muted: Option<(bool, bool)>,
 }
 
 /// A frame: its name, and its `data`, which the SDK expects not to be empty.
@@ -147,6 +169,10 @@ pub fn status_fields(status: &Status<'_>) -> Map<String, Value> {
     let mut fields = fields.as_object().cloned().unwrap_or_default();
     fields.extend(status.info.map(|info| ("info".to_owned(), info.into())));
     fields.extend(status.record_name.map(|name| ("recordName".to_owned(), name.into())));
+    if let Some((audio, video)) = status.muted {
+        fields.insert("audioState".into(), json!({"muted": audio}));
+        fields.insert("videoState".into(), json!({"muted": video}));
+    }
     fields
 }
 
@@ -212,6 +238,7 @@ mod tests {
             status: "UNPUBLISHED",
             info: Some("Stopped by user"),
             record_name: Some("a.mp4"),
+            muted: Some((true, false)),
         };
         let text = stream_status(status_fields(&status));
         let frames = [ping(), pong(), remote_sdp(&session, "v=0"), text.clone(), available("S", None)];
@@ -219,6 +246,7 @@ mod tests {
             let value: Value = serde_json::from_str(&frame).unwrap();
             assert!(value["data"].as_array().is_some_and(|data| !data.is_empty()), "{frame}");
         }
+        assert!(text.contains(r#""audioState":{"muted":true}"#) && text.contains(r#""videoState":{"muted":false}"#));
         assert!(text.contains(r#""recordName":"a.mp4""#) && text.contains(r#""info":"Stopped by user""#));
         assert!(available("S", Some("Stream not found")).contains(r#""status":"false""#));
     }

@@ -86,6 +86,7 @@ impl Connection {
             status: "FAILED",
             info: Some(info),
             record_name: None,
+            muted: None,
         };
         self.outbox.text(message::stream_status(message::status_fields(&status)));
     }
@@ -194,6 +195,9 @@ impl Opening {
             self.teller.status("STOPPED", Some(self.reason()), None);
             return Ok(());
         };
+        if call.wants_transcoding() {
+            return Err("Transcoding required, but disabled".to_owned());
+        }
         let stream = self.signal.pulls.stream_for(&name).await?;
         let player = Player {
             session: self.id.clone(),
@@ -246,7 +250,19 @@ impl Teller {
 
     fn status(&self, status: &str, info: Option<&str>, record_name: Option<&str>) {
         let (session, name, published) = (self.id.as_str(), self.asked.as_str(), self.published);
-        let mut told = message::status_fields(&Status { session, name, published, status, info, record_name });
+        self.told(&Status { session, name, published, status, info, record_name, muted: None });
+    }
+
+    /// PLAYING, and whether the publisher has switched sound and picture off.
+    fn playing(&self, muted: (bool, bool)) {
+        let (session, name, published) = (self.id.as_str(), self.asked.as_str(), self.published);
+        let (status, info, record_name) = ("PLAYING", None, None);
+        self.told(&Status { session, name, published, status, info, record_name, muted: Some(muted) });
+    }
+
+    fn told(&self, of: &Status<'_>) {
+        let Status { status, info, record_name, .. } = *of;
+        let mut told = message::status_fields(of);
         self.hook.policy(Method::StreamStatusEvent).told(&mut told);
         self.outbox.text(message::stream_status(told));
         if self.hook.calls(Method::StreamStatusEvent) {
@@ -293,8 +309,8 @@ impl Teller {
         match news {
             PlayNews::Pending => self.status("PENDING", None, None),
             PlayNews::Answer(sdp) => self.outbox.text(message::remote_sdp(&self.id, &sdp)),
-            PlayNews::Playing { size } => {
-                self.status("PLAYING", None, None);
+            PlayNews::Playing { size, muted } => {
+                self.playing(muted);
                 if let Some((width, height)) = size {
                     self.event("resize", &json!({"streamerVideoWidth": width, "streamerVideoHeight": height}));
                 }

@@ -13,7 +13,6 @@ use crate::event::epoch_ms;
 use crate::hub::{Role, STOPPED_BY_REST, SessionView, StreamHandle, StreamView};
 use crate::media::Track;
 use crate::name::MediaSessionId;
-use crate::pull::Family;
 use crate::record::name::finished;
 
 /// How long a command waits for sessions to be gone.
@@ -37,7 +36,7 @@ impl Console {
     }
 
     pub(super) fn show_agents(&self) -> Output {
-        let agents = self.pulls.seen_by(Family::Rtmp);
+        let agents = self.pulls.all();
         let rows = agents.iter().map(|agent| agent.view()).map(|view| {
             json!({
                 "localStreamName": view.local_name.to_string(),

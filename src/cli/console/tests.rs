@@ -4,7 +4,7 @@ use super::*;
 use crate::event::Events;
 use crate::media::{Catalog, Pipelines};
 use crate::pull::policy::SourcePolicy;
-use crate::pull::{self, Pulls};
+use crate::pull::{self, Pulls, RtspTransport, Rules};
 use crate::retry::Backoff;
 use crate::store::Store;
 
@@ -27,9 +27,9 @@ async fn room() -> Room {
         connect_timeout: second,
         stall_timeout: second,
         backoff: Backoff { initial: second, max: second, attempts: 0 },
-        rtmp: pull::Rules { record_all: false, idle_timeout: None },
-        rtsp: pull::Rules { record_all: false, idle_timeout: None },
-        rtsp_transport: crate::pull::RtspTransport::Interleaved,
+        rtmp: Rules { record_all: false, idle_timeout: None },
+        rtsp: Rules { record_all: false, idle_timeout: None },
+        rtsp_transport: RtspTransport::Interleaved,
     };
     let users = Users::open(&store).await.unwrap().0;
     users.add("bob", "hunter2", Role::User).await.unwrap();
