@@ -61,7 +61,7 @@ export function recordUrl(name, download = false) {
 
 const EVENTS = [
   "streamStarted", "streamLive", "streamInterrupted", "streamWaits", "streamEnded", "sessionStatus", "pullRetry",
-  "pullFailed", "recordingStarted", "recordingFinished", "recordingFailed", "lagged",
+  "pullFailed", "recordingStarted", "recordingFinished", "recordingFailed", "recordingHooked", "lagged",
 ];
 
 /**
