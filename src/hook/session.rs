@@ -22,7 +22,7 @@ pub struct Caller {
     pub fields: Object,
     /// Where errors of events are told.
     pub warn: Warn,
-    /// Tells its streams' statuses by itself ([`Session::status`]); those of others are told for them.
+    /// Tells its streams' statuses by itself (`StreamStatusEvent`); those of others are told for them.
     pub tells_statuses: bool,
 }
 
