@@ -355,6 +355,7 @@ fn end_of(reason: EndReason) -> End {
     match reason {
         EndReason::IceTimeout => failed("Failed by ICE timeout"),
         EndReason::DtlsTimeout | EndReason::DtlsFailed => failed("Failed by DTLS error"),
+        EndReason::WrongCertificate => failed("Failed by DTLS fingerprint error"),
         EndReason::Vanished => failed("Failed by ICE keep alive"),
         // The SDK closes its connection before its stop message is read.
         EndReason::ClosedByPeer | EndReason::Left => End::Stopped("Stopped by user".into()),
