@@ -29,6 +29,7 @@ use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
+use crate::store::Store;
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -47,6 +48,8 @@ pub struct Server {
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
+    /// Held until the end: it keeps a second weir from the data directory.
+    _store: Store,
     /// Held until all recordings are finished.
     _records: Owned,
 }
@@ -70,6 +73,8 @@ impl Server {
         tasks.spawn(event::log(events.read()));
         let told = events.read();
         let data = directory(data, "--data")?;
+        let place = data.clone();
+        let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
@@ -131,7 +136,8 @@ impl Server {
         });
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _records: owned };
+        let server =
+            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
         server.announce()?;
         Ok(server)
     }

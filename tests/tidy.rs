@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 6] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 6] = ["name", "event", "retry", "config", "store", "listen"];
+const LEAVES: [&str; 7] = ["name", "event", "retry", "config", "store", "users", "listen"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -160,6 +160,8 @@ fn crates_stay_in_their_rooms() {
         ("reqwest", &["hook"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
+        ("redb", &["store"]),
+        ("argon2", &["users"]),
     ]);
     let mut strays = Vec::new();
     for source in sources() {

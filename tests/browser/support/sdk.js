@@ -3,11 +3,17 @@ import { openPage, servePackages } from "./browser.js";
 
 const SDK = "/node_modules/@flashphoner/websdk";
 
-/** Runs before the SDK in its page: keeps hold of the peers it makes, whose statistics are the tests' witnesses. */
+/**
+ * Runs before the SDK in its page: keeps hold of the peers it makes, whose statistics are the tests' witnesses. Where the
+ * test gave the page a line, answers lead through it.
+ */
 const PEERS = `
   window.peers = [];
   window.RTCPeerConnection = class extends RTCPeerConnection {
     constructor(...args) { super(...args); window.peers.push(this); }
+    async setRemoteDescription({ type, sdp }) {
+      return super.setRemoteDescription({ type, sdp: window.through ? await window.through(sdp) : sdp });
+    }
   };
 `;
 
@@ -70,6 +76,15 @@ function helpers() {
       }
       return sum;
     },
+    /** The browser's own figures of the pictures it sends ("outbound-rtp") or receives ("inbound-rtp"), one peer's. */
+    async pictures(type) {
+      for (const peer of window.peers) {
+        for (const report of (await peer.getStats()).values()) {
+          if (report.type === type && report.kind === "video") return report;
+        }
+      }
+      return null;
+    },
   };
 }
 
@@ -109,9 +124,10 @@ export async function serveSdk(urlServer) {
   const server = await servePackages({ "/sdk.html": PAGE, "/mocha.html": mochaPage(urlServer) });
   return {
     ...server,
-    /** A page with the SDK; every call of its helpers by name. */
-    async open(browser) {
+    /** A page with the SDK; every call of its helpers by name. `line` is what its media goes through. */
+    async open(browser, line) {
       const opened = await openPage(browser, `${server.url}/sdk.html`);
+      if (line) await opened.page.exposeFunction("through", line.through);
       const call = (name, ...args) => opened.page.evaluate(([name, args]) => window.h[name](...args), [name, args]);
       return { ...opened, call };
     },
