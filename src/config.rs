@@ -13,11 +13,13 @@ mod browser;
 mod rtmp;
 mod source;
 mod value;
+mod wcs;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
+pub use wcs::Wcs;
 
 use source::{Layers, mask};
 use std::net::IpAddr;
@@ -45,6 +47,8 @@ pub struct Config {
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
+    /// The same from WCS servers, and an edge.
+    pub wcs: Wcs,
     /// How long an orderly stop may take (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
 }
@@ -165,7 +169,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, wcs, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -197,8 +201,9 @@ impl Config {
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
-            ("shutdown_timeout", value::show_time(*shutdown_timeout)),
         ]);
+        settings.extend(wcs.settings());
+        settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
         }
@@ -214,6 +219,7 @@ impl Config {
         let rtmp = Rtmp::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
+        let wcs = Wcs::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
@@ -223,6 +229,7 @@ impl Config {
             rtmp: rtmp?,
             record: record?,
             pull: pull?,
+            wcs: wcs?,
             shutdown_timeout: shutdown_timeout?,
         })
     }

@@ -12,7 +12,7 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - [`hook`] has the applications, which are what hook servers are asked about.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`store`] (what survives a restart) and
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
 //!   [`users`].
 //!
 //! # One request, one frame
@@ -33,6 +33,7 @@ pub mod hook;
 pub mod hub;
 mod listen;
 pub mod media;
+pub mod message;
 pub mod name;
 pub mod picture;
 pub mod pull;

@@ -22,6 +22,7 @@ use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
+use crate::pull::wcs::{Dial, Limits, Trust};
 use crate::pull::{self, Pulls};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
@@ -36,6 +37,9 @@ use crate::webrtc::relay::{Listen, Relay, RelayConfig};
 
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
+
+/// How many pings in a row another server may leave without a sign of life.
+const PROBES: u32 = 3;
 
 /// A running server.
 pub struct Server {
@@ -283,6 +287,27 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
         },
         record_all: config.record.every_rtmp,
         idle_timeout: pull.idle_timeout,
+        wcs: wcs_tools(config)?,
+    })
+}
+
+fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
+    let wcs = &config.wcs;
+    if wcs.insecure {
+        tracing::warn!(
+            "wcs_agent_insecure=true: certificates of other servers are NOT verified; anybody may listen in"
+        );
+    }
+    let trust = Trust { ca_file: wcs.ca_file.clone(), insecure: wcs.insecure };
+    let tls = wcs.ssl.then(|| trust.connector()).transpose();
+    let limits =
+        Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
+    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    Ok(pull::wcs::Tools {
+        dial: Dial { limits, connect: wcs.connect_timeout, tls },
+        options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
+        media_timeout: wcs.media_timeout,
+        idle_timeout: wcs.idle_timeout,
     })
 }
 

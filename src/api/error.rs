@@ -83,6 +83,8 @@ impl From<PullError> for ApiError {
         match error {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
+            PullError::Uri(error) => error.into(),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
         }

@@ -9,7 +9,7 @@ use super::request::{Request, flag};
 use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::name::StreamName;
-use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, SourceUri};
+use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, Scheme, SourceUri};
 
 /// The calls of either family.
 pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
@@ -19,6 +19,7 @@ pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
 struct PullFields {
     uri: Option<String>,
     local_stream_name: Option<String>,
+    remote_stream_name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
     record: Option<bool>,
     #[serde(default, deserialize_with = "flag")]
@@ -68,11 +69,17 @@ pub async fn call(api: &Api, family: Family, call: &str, request: &Request) -> R
 async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, ApiError> {
     let fields: PullFields = request.fields()?;
     let uri = fields.uri.ok_or_else(|| ApiError::bad("FieldMissing", "the field uri is missing"))?;
-    let local_name = fields.local_stream_name.as_deref().filter(|name| !name.is_empty());
+    let name =
+        |field: &Option<String>| field.as_deref().filter(|name| !name.is_empty()).map(StreamName::new).transpose();
+    let uri = match family {
+        Family::Rtmp => SourceUri::rtmp(&uri)?,
+        Family::Pull => SourceUri::parse(&uri)?,
+    };
     let request = PullRequest {
         family,
-        uri: SourceUri::parse(&uri)?,
-        local_name: local_name.map(StreamName::new).transpose()?,
+        remote_name: name(&fields.remote_stream_name)?.filter(|_| uri.scheme() == Scheme::Wcs),
+        uri,
+        local_name: name(&fields.local_stream_name)?,
         record: fields.record.unwrap_or(false),
         has_audio: fields.has_audio.unwrap_or(true),
         has_video: fields.has_video.unwrap_or(true),
@@ -161,9 +168,9 @@ impl From<AgentView> for AgentBody {
     fn from(view: AgentView) -> Self {
         Self {
             local_media_session_id: view.session.to_string(),
-            remote_media_session_id: None,
+            remote_media_session_id: view.remote_session.map(|session| session.to_string()),
             local_stream_name: view.local_name.to_string(),
-            remote_stream_name: None,
+            remote_stream_name: view.remote_name.map(|name| name.to_string()),
             uri: view.uri.to_string(),
             status: view.status,
             has_audio: view.has_audio,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 40] = [
+const OTHERS: [(&str, &str); 49] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -45,6 +45,15 @@ const OTHERS: [(&str, &str); 40] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("wcs_agent_ssl", "true"),
+    ("wcs_agent_ca_file", "/etc/ca.pem"),
+    ("wcs_agent_insecure", "true"),
+    ("wcs_agent_connect_timeout", "11"),
+    ("wcs_agent_answer_timeout", "12"),
+    ("wcs_agent_media_timeout", "13"),
+    ("wcs_agent_ping_interval", "14"),
+    ("wcs_activity_timer_timeout", "0"),
+    ("cdn_origins", "ws://a:8080,wss://b"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -81,7 +90,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, wcs, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -105,6 +114,8 @@ fn the_defaults() {
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!((wcs.ssl, wcs.insecure, wcs.ca_file, wcs.origins), (false, false, None, vec![]));
+    assert_eq!((wcs.connect_timeout, wcs.idle_timeout), (ms(5_000), Some(ms(60_000))));
     assert_eq!(
         rtmp,
         Rtmp {
@@ -259,4 +270,15 @@ proptest! {
     fn no_value_panics(index in 0..OTHERS.len(), value in "\\PC*") {
         let _ = Config::load(None, [], &[format!("{}={value}", OTHERS[index].0)]);
     }
+}
+
+#[test]
+fn the_servers_an_edge_asks() {
+    let origins =
+        |text: &str| Config::load(None, [], &[format!("cdn_origins={text}")]).map(|loaded| loaded.config.wcs.origins);
+    assert_eq!(origins(" ws://a:8080 , wss://b ,").unwrap(), ["ws://a:8080", "wss://b"]);
+    for bad in ["a:8080", "http://a", "ws://", "ws://a ws://b"] {
+        assert!(origins(bad).is_err(), "{bad}");
+    }
+    assert!(origins(&"ws://a,".repeat(65)).is_err());
 }

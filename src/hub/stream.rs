@@ -131,6 +131,9 @@ pub struct StreamView {
     pub video_muted: bool,
     /// What is transcoded for its subscribers now, for people: `mpeg4-generic to opus`.
     pub renditions: Vec<String>,
+    /// The publishers on other servers it comes from, by their media sessions, the nearest first; empty for a stream
+    /// that begins here, and for one whose server does not say.
+    pub upstream: Arc<[String]>,
     /// Its publisher, then its players in the order they came.
     pub sessions: Vec<SessionView>,
 }
@@ -139,6 +142,12 @@ impl StreamView {
     /// The publisher's session.
     pub fn publisher(&self) -> Option<&SessionView> {
         self.sessions.iter().find(|session| session.role == Role::Publisher)
+    }
+
+    /// Its publisher here and those before it, by their media sessions. Who is among them must not be fed by it.
+    pub fn path(&self) -> Vec<String> {
+        let here = self.publisher().map(|publisher| publisher.id.to_string());
+        here.into_iter().chain(self.upstream.iter().cloned()).collect()
     }
 }
 
@@ -218,6 +227,7 @@ enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
     Muted(Kind, bool),
+    Upstream(Vec<String>),
     Rendition(String, bool),
     Figures(MediaSessionId, Figures),
     Subscribe(MediaSessionId, Subscriber, CancellationToken),
@@ -303,6 +313,7 @@ fn first_view(publisher: &Publisher) -> StreamView {
         audio_muted: false,
         video_muted: false,
         renditions: Vec::new(),
+        upstream: Arc::from([]),
         sessions: vec![session],
     }
 }
@@ -331,6 +342,7 @@ impl Stream {
                     Kind::Audio => view.audio_muted = muted,
                     Kind::Video => view.video_muted = muted,
                 }),
+                Command::Upstream(path) => self.view.send_modify(|view| view.upstream = path.into()),
                 Command::Rendition(rendition, begins) => self.view.send_modify(|view| {
                     view.renditions.retain(|other| *other != rendition);
                     if begins {
@@ -502,6 +514,11 @@ impl Publication {
         self.fanout.settle();
         let note = tracks.iter().map(describe).collect::<Vec<_>>().join(", ");
         self.send(Command::Step(Step::Flows, Some(tracks.into()), note));
+    }
+
+    /// The publishers on other servers that the source comes from, the nearest first.
+    pub fn comes_from(&self, path: Vec<String>) {
+        self.send(Command::Upstream(path));
     }
 
     /// The source is lost; the stream waits for it.

@@ -9,7 +9,8 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
+    ("pull-wcs", include_str!("../../pipelines/pull-wcs.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
     ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
     ("snapshot", include_str!("../../pipelines/snapshot.launch")),
@@ -207,7 +208,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-wcs, record-mp4, record-webm, snapshot"
             ),
             "{unknown}"
         );

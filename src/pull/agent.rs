@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{PullRequest, SourceUri, Tools};
+use super::{PullRequest, Scheme, SourceUri, Tools, wcs};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 use crate::media::{Accept, Kind, Source, SourceEvent, Track};
@@ -33,7 +33,7 @@ const NO_PLAYERS: &str = "Nobody plays it any more";
 /// The same when it could not be had.
 const SOURCE_LOST: &str = "Failed to connect to origin stream";
 /// How often a running source is looked at.
-const WATCH: Duration = Duration::from_millis(500);
+pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -62,6 +62,10 @@ pub struct AgentView {
     pub local_name: StreamName,
     /// The source.
     pub uri: SourceUri,
+    /// The stream's name there, where the address does not say it.
+    pub remote_name: Option<StreamName>,
+    /// Its media session there, while the server knows of it.
+    pub remote_session: Option<MediaSessionId>,
     /// Where it is.
     pub status: AgentStatus,
     /// Sound is asked for.
@@ -80,11 +84,11 @@ pub struct AgentView {
 
 /// The agent's task before it runs.
 pub(super) struct Job {
-    request: PullRequest,
-    publication: Publication,
-    tools: Tools,
+    pub(super) request: PullRequest,
+    pub(super) publication: Publication,
+    pub(super) tools: Tools,
     ends: Ends,
-    view: watch::Sender<AgentView>,
+    pub(super) view: watch::Sender<AgentView>,
 }
 
 /// What ends an agent from outside.
@@ -105,6 +109,8 @@ pub(super) fn new(
         session: publication.session(),
         local_name: publication.name().clone(),
         uri: request.uri.clone(),
+        remote_name: request.remote_name.clone(),
+        remote_session: None,
         status: AgentStatus::New,
         has_audio: request.has_audio,
         has_video: request.has_video,
@@ -118,17 +124,19 @@ pub(super) fn new(
 }
 
 /// How one try ended.
-struct Outcome {
-    reason: String,
+pub(super) struct Outcome {
+    pub(super) reason: String,
     /// The server took the request, so the wait before the next try need not grow.
-    answered: bool,
+    pub(super) answered: bool,
     /// How long media flowed.
-    flowed: Duration,
+    pub(super) flowed: Duration,
+    /// No further try can go better.
+    pub(super) hopeless: bool,
 }
 
 impl Outcome {
-    fn failed(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO }
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO, hopeless: false }
     }
 }
 
@@ -165,7 +173,7 @@ impl Job {
 
     /// Resolves when a source that players asked for has had none for the operator's time.
     async fn unwanted(&self) {
-        let limit = self.tools.idle_timeout.filter(|_| self.request.on_demand);
+        let limit = self.tools.idle_timeout(self.request.uri.scheme()).filter(|_| self.request.on_demand);
         let Some(limit) = limit else { return std::future::pending().await };
         let mut since = Instant::now();
         loop {
@@ -195,7 +203,8 @@ impl Job {
                 view.last_error = Some(outcome.reason.clone());
             });
             flowed |= !outcome.flowed.is_zero();
-            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return };
+            let again = !outcome.hopeless && (flowed || !self.request.on_demand);
+            let Some(wait) = wait.filter(|_| again) else { return };
             self.publication_events(|stream, session| Event::PullRetry {
                 stream,
                 session,
@@ -212,11 +221,14 @@ impl Job {
         self.tools.hub.events().tell(event(stream, self.publication.session()));
     }
 
-    fn set(&self, status: AgentStatus) {
+    pub(super) fn set(&self, status: AgentStatus) {
         self.view.send_modify(|view| view.status = status);
     }
 
     async fn one_try(&self) -> Outcome {
+        if self.request.uri.scheme() == Scheme::Wcs {
+            return wcs::one_try(self).await;
+        }
         let mut source = match self.start().await {
             Ok(source) => source,
             Err(reason) => return Outcome::failed(reason),
@@ -257,10 +269,7 @@ impl Job {
         };
         let live_since = Instant::now();
         self.publication.live(tracks.clone());
-        self.view.send_modify(|view| {
-            view.status = AgentStatus::ProcessedRemote;
-            view.attempts = 0;
-        });
+        self.flows();
         let reason = loop {
             match timeout(WATCH, source.event()).await {
                 Err(_) if self.publication.fanout().silence() > self.tools.stall_timeout => {
@@ -278,7 +287,15 @@ impl Job {
                 Ok(Some(SourceEvent::Answered | SourceEvent::AllTracks)) => {}
             }
         };
-        Outcome { reason, answered: false, flowed: live_since.elapsed() }
+        Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
+    }
+
+    /// Media flows.
+    pub(super) fn flows(&self) {
+        self.view.send_modify(|view| {
+            view.status = AgentStatus::ProcessedRemote;
+            view.attempts = 0;
+        });
     }
 
     fn left_out(&self, kind: Kind, reason: &str) {
@@ -349,6 +366,7 @@ impl Job {
             },
             answered: connected,
             flowed: Duration::ZERO,
+            hopeless: false,
         }
     }
 }

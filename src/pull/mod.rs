@@ -1,10 +1,11 @@
 //! Pull agents: our clients that dial remote servers and publish what they get.
 //!
 //! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What a pulled RTMP
-//! stream may bring is decided by [`policy`].
+//! stream may bring is decided by [`policy`]; [`wcs`] speaks to other WCS servers.
 
 mod agent;
 pub mod policy;
+pub mod wcs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +41,9 @@ pub struct PullRequest {
     pub family: Family,
     /// The source's address, as the caller wrote it.
     pub uri: SourceUri,
-    /// The stream's name here; the URI itself where absent.
+    /// The stream's name there, where the address does not say it (ws and wss).
+    pub remote_name: Option<StreamName>,
+    /// The stream's name here; where absent its name there, or the URI itself.
     pub local_name: Option<StreamName>,
     /// Record it.
     pub record: bool,
@@ -54,7 +57,22 @@ pub struct PullRequest {
 
 /// An address weir can pull.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SourceUri(Arc<str>);
+pub struct SourceUri {
+    /// As the caller wrote it.
+    written: Arc<str>,
+    scheme: Scheme,
+    /// Where it leads; ws and wss have WCS's path appended where they have none.
+    full: Arc<str>,
+}
+
+/// How a source is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// rtmp and rtmps.
+    Rtmp,
+    /// ws and wss: another WCS server.
+    Wcs,
+}
 
 /// Why a text is no address to pull.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +81,11 @@ pub enum UriError {
     #[error("{0} is no usable URI: {1}")]
     Invalid(String, String),
     /// A URI of a scheme that cannot be pulled.
-    #[error("{0} cannot be pulled: the scheme must be rtmp or rtmps")]
-    Scheme(String),
+    #[error("{0} cannot be pulled: the scheme must be {1}")]
+    Scheme(String, &'static str),
+    /// wss is not allowed.
+    #[error("{0} cannot be pulled: set wcs_agent_ssl=true to allow wss")]
+    NoTls(String),
     /// An RTMP URI needs an application and a stream.
     #[error("{0} names no stream: an RTMP address is rtmp://host[:port]/application/stream")]
     NoStream(String),
@@ -72,18 +93,30 @@ pub enum UriError {
 
 impl std::fmt::Debug for SourceUri {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.0))
+        f.write_str(&mask(&self.full))
     }
 }
 
 /// Shown with its secrets masked.
 impl std::fmt::Display for SourceUri {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.0))
+        f.write_str(&mask(&self.full))
     }
 }
 
 impl SourceUri {
+    /// Checks an address of an RTMP source from outside.
+    ///
+    /// # Errors
+    /// See [`UriError`].
+    pub fn rtmp(text: &str) -> Result<Self, UriError> {
+        let uri = Self::parse(text)?;
+        match uri.scheme {
+            Scheme::Rtmp => Ok(uri),
+            Scheme::Wcs => Err(UriError::Scheme(uri.to_string(), "rtmp or rtmps; ws and wss are for /pull/pull")),
+        }
+    }
+
     /// Checks an address from outside.
     ///
     /// # Errors
@@ -97,25 +130,36 @@ impl SourceUri {
             return Err(invalid("it holds spaces or control characters"));
         }
         let uri = url::Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
-        if !matches!(uri.scheme(), "rtmp" | "rtmps") {
-            return Err(UriError::Scheme(mask(text)));
-        }
+        let scheme = match uri.scheme() {
+            "rtmp" | "rtmps" => Scheme::Rtmp,
+            "ws" | "wss" => Scheme::Wcs,
+            _ => return Err(UriError::Scheme(mask(text), "rtmp, rtmps, ws or wss")),
+        };
         if uri.host_str().is_none_or(str::is_empty) {
             return Err(invalid("it has no host"));
         }
         if uri.port() == Some(0) {
             return Err(invalid("port 0 is none"));
         }
+        if scheme == Scheme::Wcs {
+            let full = wcs::full_uri(uri).map_err(invalid)?;
+            return Ok(Self { written: text.into(), scheme, full: full.into() });
+        }
         let path = uri.path().trim_matches('/');
         if path.split_once('/').is_none_or(|(app, stream)| app.is_empty() || stream.is_empty()) {
             return Err(UriError::NoStream(mask(text)));
         }
-        Ok(Self(text.into()))
+        Ok(Self { written: text.into(), scheme, full: text.into() })
     }
 
     /// The address with its secrets: for the source element and for comparing, never for showing.
     pub fn secret(&self) -> &str {
-        &self.0
+        &self.full
+    }
+
+    /// How it is pulled.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 }
 
@@ -136,6 +180,12 @@ pub enum PullError {
     /// The URI cannot be a stream name.
     #[error("the local stream name: {0}")]
     Name(#[from] NameError),
+    /// wss is not allowed.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// The address does not say which stream, and nothing else does.
+    #[error("the field remoteStreamName is missing: which stream of {0} is wanted?")]
+    NoRemoteName(SourceUri),
     /// Neither sound nor pictures are asked for.
     #[error("hasAudio and hasVideo are both false: there would be nothing to pull")]
     NoTracks,
@@ -162,6 +212,18 @@ pub struct Tools {
     pub record_all: bool,
     /// How long a source that players asked for stays without them; `None` for ever.
     pub idle_timeout: Option<Duration>,
+    /// What other WCS servers are called with.
+    pub wcs: wcs::Tools,
+}
+
+impl Tools {
+    /// The same for a source of this scheme.
+    fn idle_timeout(&self, scheme: Scheme) -> Option<Duration> {
+        match scheme {
+            Scheme::Rtmp => self.idle_timeout,
+            Scheme::Wcs => self.wcs.idle_timeout,
+        }
+    }
 }
 
 /// A cheap handle on the supervisor.
@@ -177,6 +239,7 @@ pub struct Pulls {
 #[derive(Clone)]
 pub struct Agent {
     uri: SourceUri,
+    remote_name: Option<StreamName>,
     family: Family,
     view: watch::Receiver<AgentView>,
     stop: CancellationToken,
@@ -230,10 +293,11 @@ impl Pulls {
         if !matches!(scheme, "rtmp" | "rtmps") {
             return Err("Failed to get agent storage");
         }
-        let uri = SourceUri::parse(name.as_str()).map_err(|_| "Bad URI")?;
+        let uri = SourceUri::rtmp(name.as_str()).map_err(|_| "Bad URI")?;
         let request = PullRequest {
             family: Family::Rtmp,
             uri,
+            remote_name: None,
             local_name: None,
             record: false,
             has_audio: true,
@@ -247,14 +311,19 @@ impl Pulls {
                 self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
-            Err(PullError::Name(_) | PullError::NoTracks) => Err("Bad URI"),
+            Err(PullError::Name(_) | PullError::NoTracks | PullError::Uri(_) | PullError::NoRemoteName(_)) => {
+                Err("Bad URI")
+            }
         }
     }
 
     /// The agents a family sees.
     pub fn seen_by(&self, family: Family) -> Vec<Agent> {
-        // Every agent pulls RTMP; `/pull/*` sees what it started.
-        let sees = |agent: &&Agent| family == Family::Rtmp || agent.family == family;
+        // `/pull/rtmp/*` sees its own kind, however it was started; `/pull/*` sees what it started.
+        let sees = |agent: &&Agent| match family {
+            Family::Rtmp => agent.uri.scheme == Scheme::Rtmp,
+            Family::Pull => agent.family == family,
+        };
         self.agents.borrow().iter().filter(sees).cloned().collect()
     }
 
@@ -284,7 +353,18 @@ impl Agent {
 
     /// Whether it pulls this address, written as the caller wrote it or as lists show it.
     pub fn pulls(&self, uri: &str) -> bool {
-        self.uri.secret() == uri || self.uri.to_string() == uri
+        [&*self.uri.written, &*self.uri.full].contains(&uri)
+            || [mask(&self.uri.written), mask(&self.uri.full)].iter().any(|shown| shown == uri)
+    }
+
+    /// Whether it does what `request` asks for: of WCS servers, the same stream under the same name.
+    fn is_for(&self, request: &PullRequest) -> bool {
+        let same_name = || {
+            let wanted = request.local_name.as_ref().or(request.remote_name.as_ref());
+            self.remote_name == request.remote_name && wanted == Some(&self.view().local_name)
+        };
+        let same = self.family == request.family && self.uri.full == request.uri.full;
+        same && (self.uri.scheme == Scheme::Rtmp || same_name())
     }
 
     /// Ends the agent and its stream; waits until both are gone.
@@ -329,8 +409,14 @@ impl Supervisor {
         if !request.has_audio && !request.has_video {
             return Err(PullError::NoTracks);
         }
+        if request.uri.scheme == Scheme::Wcs {
+            self.tools.wcs.check(&request.uri)?;
+            if request.remote_name.is_none() {
+                return Err(PullError::NoRemoteName(request.uri));
+            }
+        }
         let running = self.list.borrow().clone();
-        let same = running.iter().find(|agent| agent.family == request.family && agent.uri == request.uri);
+        let same = running.iter().find(|agent| agent.is_for(&request));
         if let Some(agent) = same {
             if agent.view().status != AgentStatus::Failed {
                 return Err(PullError::AlreadyPulled { uri: request.uri.to_string(), stream: agent.view().local_name });
@@ -349,7 +435,7 @@ impl Supervisor {
         let stop = CancellationToken::new();
         let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
         let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), ends);
-        let agent = Agent { uri: request.uri, family: request.family, view, stop };
+        let agent = Agent { uri: request.uri, remote_name: request.remote_name, family: request.family, view, stop };
         self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
         let goners = self.goners.clone();
         self.tasks.spawn(async move {
@@ -361,10 +447,13 @@ impl Supervisor {
     }
 
     fn publisher(&self, request: &PullRequest, session: MediaSessionId) -> Result<Publisher, NameError> {
-        let name = match &request.local_name {
+        let name = match request.local_name.as_ref().or(request.remote_name.as_ref()) {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
         };
+        if request.uri.scheme == Scheme::Wcs {
+            return Ok(wcs::publisher(request, name, session));
+        }
         let recorded = if self.tools.policy.records_video() { Recorded::Everything } else { Recorded::SoundOnly };
         Ok(Publisher {
             name,
@@ -397,7 +486,7 @@ mod tests {
         for (bad, said) in [
             ("", "no usable URI"),
             ("live/a", "no usable URI"),
-            ("http://h/a/b", "scheme"),
+            ("http://h/a/b", "scheme must be"),
             ("rtmp:///live/a", "no host"),
             ("rtmp://h:99999/live/a", "no usable URI"),
             ("rtmp://h:0/live/a", "port 0"),

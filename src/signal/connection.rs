@@ -26,9 +26,9 @@ use uuid::Uuid;
 use warp::ws::{Message, WebSocket};
 
 use super::Signal;
-use super::message::{self, DataCall, Hello, Incoming, Status, StreamCall, StreamEventCall};
 use crate::config::KeepAliveAlgorithm;
 use crate::hub::{ConnectionView, Phase, Player, Publisher, Recorded, StreamHandle, Subscriber};
+use crate::message::{self, DataCall, Hello, Incoming, Status, StreamCall, StreamEventCall};
 use crate::name::{MediaSessionId, StreamName};
 use crate::picture::PictureError;
 use crate::webrtc::SdpError;
@@ -70,6 +70,7 @@ pub(super) async fn run(
     let mut connection = Connection {
         id: Uuid::new_v4().to_string(),
         app_key: None,
+        weir: false,
         signal,
         outbox,
         sessions: HashMap::new(),
@@ -136,6 +137,8 @@ struct Connection {
     id: String,
     /// Set by the `connection` message.
     app_key: Option<String>,
+    /// The other side is a weir: it is told where streams come from.
+    weir: bool,
     signal: Signal,
     outbox: Outbox,
     sessions: HashMap<MediaSessionId, Session>,
@@ -256,6 +259,7 @@ impl Connection {
         });
         let token = Uuid::new_v4().to_string();
         self.outbox.text(message::user_data(data, &app_key, &self.id, &token));
+        self.weir = hello.weir_path.is_some();
         self.app_key = Some(app_key);
         Ok(())
     }
@@ -298,7 +302,7 @@ impl Connection {
     }
 
     fn status(&self, id: &MediaSessionId, name: &StreamName, published: bool, status: &str, info: Option<&str>) {
-        let status = Status { session: id, name, published, status, info, record_name: None };
+        let status = Status { session: id, name, published, status, info, record_name: None, path: None };
         self.outbox.text(message::stream_status(&status));
     }
 
@@ -342,6 +346,9 @@ impl Connection {
                 return Ok(());
             }
         };
+        if let Some(path) = call.weir_path.as_ref().and_then(message::client::path) {
+            publication.comes_from(path);
+        }
         let (stop, stopped_by, over) = self.enter(&id);
         let outbox = self.outbox.clone();
         let news = move |news| publisher_news(&outbox, &id, &name, news);
@@ -375,9 +382,9 @@ impl Connection {
         };
         let (stop, stopped_by, over) = self.enter(&id);
         self.forward(&stream, &id, &over);
+        let (outbox, origin) = (self.outbox.clone(), self.weir.then(|| stream.clone()));
         let viewing = Viewing { plays: self.signal.plays.clone(), stream, subscription, offer, stop };
-        let outbox = self.outbox.clone();
-        let news = move |news| player_news(&outbox, &id, &name, news);
+        let news = move |news| player_news(&outbox, &id, &name, origin.as_ref(), news);
         self.signal.tasks.spawn(async move {
             viewing.run(move || stopped_by.get().copied().unwrap_or("Stopped by user"), news).await;
             over.cancel();
@@ -497,7 +504,7 @@ fn info_of(error: &SdpError) -> &'static str {
 
 fn publisher_news(outbox: &Outbox, session: &MediaSessionId, name: &StreamName, news: PublishNews) {
     let status = |status, info, record_name| {
-        let status = Status { session, name, published: true, status, info, record_name };
+        let status = Status { session, name, published: true, status, info, record_name, path: None };
         outbox.text(message::stream_status(&status));
     };
     match news {
@@ -509,9 +516,18 @@ fn publisher_news(outbox: &Outbox, session: &MediaSessionId, name: &StreamName, 
     }
 }
 
-fn player_news(outbox: &Outbox, session: &MediaSessionId, name: &StreamName, news: PlayNews) {
+/// `origin` is the stream where the player is to hear where it comes from.
+fn player_news(
+    outbox: &Outbox,
+    session: &MediaSessionId,
+    name: &StreamName,
+    origin: Option<&StreamHandle>,
+    news: PlayNews,
+) {
     let status = |status, info| {
-        let status = Status { session, name, published: false, status, info, record_name: None };
+        let path = origin.map(|stream| stream.view().path());
+        let path = path.as_deref();
+        let status = Status { session, name, published: false, status, info, record_name: None, path };
         outbox.text(message::stream_status(&status));
     };
     let event = |kind, payload| outbox.text(message::stream_event(session.as_str(), kind, &payload));

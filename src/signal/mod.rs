@@ -1,7 +1,7 @@
-//! The browsers' WebSocket: [`message`] has the wire types, [`connection`] is one task a socket, [`socket`] the upgrade.
+//! The browsers' WebSocket: [`connection`] is one task a socket, [`socket`] the upgrade. What goes over it is
+//! [`crate::message`].
 
 mod connection;
-mod message;
 mod socket;
 
 use tokio_util::task::TaskTracker;

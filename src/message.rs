@@ -1,4 +1,7 @@
-//! What goes over the browsers' WebSocket. Source: wcs.md 3.1 to 3.3 and 11.
+//! What goes over WCS's WebSocket: what a server reads and sends here, a client's side in [`client`].
+//! Source: wcs.md 3.1 to 3.3 and 11.
+
+pub mod client;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -27,12 +30,18 @@ impl Incoming {
     /// # Errors
     /// A sentence for the close frame: no JSON, or not of the protocol's form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
-            // The text is the browser's and may hold its secrets; where it is wrong is all that is told.
-            format!("not a message: line {} column {}", error.line(), error.column())
-        })?;
+        let envelope = Envelope::parse(text)?;
         let data = envelope.data.into_iter().next().unwrap_or(Value::Null);
         Ok(Self { name: envelope.message, data })
+    }
+}
+
+impl Envelope {
+    fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| {
+            // The text is the other side's and may hold its secrets; where it is wrong is all that is told.
+            format!("not a message: line {} column {}", error.line(), error.column())
+        })
     }
 }
 
@@ -44,6 +53,8 @@ pub struct Hello {
     pub app_key: Option<String>,
     /// The SDK's version.
     pub client_version: Option<String>,
+    /// There for another weir, which is told where streams come from.
+    pub weir_path: Option<Value>,
 }
 
 /// `publishStream` and `playStream`, and the fields of their ends.
@@ -59,6 +70,8 @@ pub struct StreamCall {
     /// Record it.
     #[serde(default)]
     pub record: Option<bool>,
+    /// The publishers a stream comes from, where another weir pushes it.
+    pub weir_path: Option<Value>,
 }
 
 /// `sendStreamEvent`.
@@ -97,6 +110,8 @@ pub struct Status<'a> {
     pub info: Option<&'a str>,
     /// The recorded file.
     pub record_name: Option<&'a str>,
+    /// The publishers it comes from, the nearest first; told to other weirs only.
+    pub path: Option<&'a [String]>,
 }
 
 fn envelope(message: &str, data: &[Value]) -> String {
@@ -146,6 +161,9 @@ pub fn stream_status(status: &Status<'_>) -> String {
     }
     if let Some(name) = status.record_name {
         data["recordName"] = name.into();
+    }
+    if let Some(path) = status.path {
+        data["weirPath"] = path.into();
     }
     envelope("notifyStreamStatusEvent", &[data])
 }
@@ -204,6 +222,7 @@ mod tests {
             status: "UNPUBLISHED",
             info: Some("Stopped by user"),
             record_name: Some("a.mp4"),
+            path: None,
         };
         let frames = [ping(), pong(), remote_sdp(&session, "v=0"), stream_status(&status), available("S", None)];
         for frame in frames {
