@@ -67,8 +67,8 @@ impl Server {
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
         let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
-        for (_, problem) in catalog.check() {
-            if let Some(problem) = problem {
+        for (_, verdict) in catalog.check() {
+            if let media::Verdict::Fails(problem) = verdict {
                 tracing::warn!("{problem}");
             }
         }

@@ -7,6 +7,7 @@
 mod connections;
 mod phase;
 mod stream;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -143,12 +143,6 @@ impl StreamView {
     pub fn publisher(&self) -> Option<&SessionView> {
         self.sessions.iter().find(|session| session.role == Role::Publisher)
     }
-
-    /// Its publisher here and those before it, by their media sessions. Who is among them must not be fed by it.
-    pub fn path(&self) -> Vec<String> {
-        let here = self.publisher().map(|publisher| publisher.id.to_string());
-        here.into_iter().chain(self.upstream.iter().cloned()).collect()
-    }
 }
 
 /// Something a publisher tells its subscribers: `audioMuted`, or `data` of its own.
@@ -425,6 +419,11 @@ impl StreamHandle {
     /// The stream as it is.
     pub fn view(&self) -> StreamView {
         self.view.borrow().clone()
+    }
+
+    /// The stream as it is and as it changes; closed when it has ended.
+    pub fn watch(&self) -> watch::Receiver<StreamView> {
+        self.view.clone()
     }
 
     /// What its fan-out has counted.

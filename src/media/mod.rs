@@ -26,7 +26,7 @@ mod template;
 mod track;
 
 pub use bus::{BusEvent, Failure};
-pub use catalog::{Catalog, CatalogError};
+pub use catalog::{Catalog, CatalogError, Verdict};
 pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, TrackFigures};
 pub use ingest::Ingest;

@@ -57,6 +57,25 @@ function helpers() {
       for (const byte of pixels) hash = (hash * 31 + byte) | 0;
       return { width: video.videoWidth, height: video.videoHeight, at: video.currentTime, hash };
     },
+    /**
+     * From now on notes each picture that is shown: when, and the number that `startClip` has drawn into its top as bars.
+     */
+    watch(key) {
+      const video = streams[key].display.querySelector("video");
+      const seen = (streams[key].seen = []);
+      const paint = Object.assign(document.createElement("canvas"), { width: 16, height: 1 }).getContext("2d", { willReadFrequently: true });
+      const look = (now, { expectedDisplayTime, width, height }) => {
+        paint.drawImage(video, 0, 0, width, height / 16, 0, 0, 16, 1);
+        const bars = paint.getImageData(0, 0, 16, 1).data;
+        let number = 0;
+        for (let bar = 0; bar < 16; bar++) number += bars[bar * 4] > 128 ? 1 << bar : 0;
+        paint.drawImage(video, 0, height / 2, width, height / 2, 0, 0, 1, 1);
+        seen.push({ number, at: expectedDisplayTime, bright: paint.getImageData(0, 0, 1, 1).data[0] > 128, width });
+        video.requestVideoFrameCallback(look);
+      };
+      video.requestVideoFrameCallback(look);
+    },
+    seen: (key) => streams[key].seen,
     /** What all peers of the page received: frames, codecs, energy of sound. */
     async received() {
       const sum = { frames: 0, energy: 0, codecs: [], viewers: 0, width: 0 };
