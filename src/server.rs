@@ -23,7 +23,7 @@ use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::wcs::{Dial, Limits, Trust};
-use crate::pull::{self, Pulls};
+use crate::pull::{self, Pulls, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
@@ -303,12 +303,16 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
     let limits =
         Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
     let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
-    Ok(pull::wcs::Tools {
+    let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
+    let tools = pull::wcs::Tools {
         dial: Dial { limits, connect: wcs.connect_timeout, tls },
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
+        origins: origins.context("an address of cdn_origins cannot be used")?,
         idle_timeout: wcs.idle_timeout,
-    })
+    };
+    tools.origins.iter().try_for_each(|origin| tools.check(origin)).context("an address of cdn_origins")?;
+    Ok(tools)
 }
 
 /// The addresses media goes over: `ip_local` where it is one, else every address of the host; its loopback only where it

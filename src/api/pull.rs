@@ -9,10 +9,12 @@ use super::request::{Request, flag};
 use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::name::StreamName;
-use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, Scheme, SourceUri};
+use crate::pull::{Agent, AgentStatus, AgentView, Direction, Family, PullRequest, PushRequest, Scheme, SourceUri};
 
 /// The calls of either family.
 pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
+/// What `/pull/*` has beside them.
+pub const PUSH: &str = "push";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +44,7 @@ struct Wanted {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AgentBody {
+    direction: Direction,
     local_media_session_id: String,
     remote_media_session_id: Option<String>,
     local_stream_name: String,
@@ -60,6 +63,7 @@ struct AgentBody {
 pub async fn call(api: &Api, family: Family, call: &str, request: &Request) -> Result<Answer, ApiError> {
     match call {
         "pull" => pull(api, family, request).await,
+        PUSH => push(api, request).await,
         "find_all" => find_all(api, family),
         "find" => find(api, family, request),
         _ => terminate(api, family, request).await,
@@ -86,6 +90,21 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
         on_demand: false,
     };
     api.pulls.pull(request).await?;
+    Ok(Answer::Void)
+}
+
+async fn push(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+    let fields: PullFields = request.fields()?;
+    let missing = |field: &str| ApiError::bad("FieldMissing", format!("the field {field} is missing"));
+    let local = fields.local_stream_name.filter(|name| !name.is_empty()).ok_or_else(|| missing("localStreamName"))?;
+    let remote = fields.remote_stream_name.filter(|name| !name.is_empty()).unwrap_or_else(|| local.clone());
+    let uri = fields.uri.ok_or_else(|| missing("uri"))?;
+    let request = PushRequest {
+        uri: SourceUri::parse(&uri)?,
+        local_name: StreamName::new(&local)?,
+        remote_name: StreamName::new(&remote)?,
+    };
+    api.pulls.push(request).await?;
     Ok(Answer::Void)
 }
 
@@ -167,6 +186,7 @@ fn status_word(status: AgentStatus) -> &'static str {
 impl From<AgentView> for AgentBody {
     fn from(view: AgentView) -> Self {
         Self {
+            direction: view.direction,
             local_media_session_id: view.session.to_string(),
             remote_media_session_id: view.remote_session.map(|session| session.to_string()),
             local_stream_name: view.local_name.to_string(),

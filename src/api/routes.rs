@@ -84,6 +84,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 /// Whether there is a call of that path; asked before its method is looked at.
 fn known(segments: &[&str]) -> bool {
     match segments {
+        ["rest-api", "pull", pull::PUSH] => true,
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),

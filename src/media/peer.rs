@@ -6,8 +6,10 @@
 
 mod identity;
 mod offering;
+mod sending;
 
 pub use offering::Agreed;
+pub use sending::Sending;
 
 use std::net::IpAddr;
 

@@ -35,7 +35,7 @@ const SOURCE_LOST: &str = "Failed to connect to origin stream";
 /// How often a running source is looked at.
 pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
-const PROVEN: Duration = Duration::from_secs(10);
+pub(super) const PROVEN: Duration = Duration::from_secs(10);
 
 /// Where an agent is. The words are WCS's where it has some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,12 +53,24 @@ pub enum AgentStatus {
     Failed,
 }
 
+/// Which way an agent's media goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the remote server to here.
+    Pull,
+    /// From here to the remote server.
+    Push,
+}
+
 /// An agent as it is.
 #[derive(Debug, Clone)]
 pub struct AgentView {
-    /// Its media session, the publisher of its stream.
+    /// Which way its media goes.
+    pub direction: Direction,
+    /// Its media session here: the publisher of the stream it pulls, a subscriber of the one it pushes.
     pub session: MediaSessionId,
-    /// The stream it publishes.
+    /// The stream here.
     pub local_name: StreamName,
     /// The source.
     pub uri: SourceUri,
@@ -106,6 +118,7 @@ pub(super) fn new(
     ends: Ends,
 ) -> (Job, watch::Receiver<AgentView>) {
     let (view, snapshot) = watch::channel(AgentView {
+        direction: Direction::Pull,
         session: publication.session(),
         local_name: publication.name().clone(),
         uri: request.uri.clone(),

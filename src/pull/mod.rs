@@ -3,6 +3,7 @@
 //! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What a pulled RTMP
 //! stream may bring is decided by [`policy`]; [`wcs`] speaks to other WCS servers.
 
+mod address;
 mod agent;
 pub mod policy;
 pub mod wcs;
@@ -14,11 +15,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use agent::{AgentStatus, AgentView};
+pub use address::{Scheme, SourceUri, UriError};
+pub use agent::{AgentStatus, AgentView, Direction};
 
 use crate::hub::{Hub, PublishError, Publisher, Recorded, StreamHandle};
 use crate::media::{Catalog, Pipelines};
-use crate::name::{MediaSessionId, NameError, StreamName, mask};
+use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
 
@@ -55,111 +57,30 @@ pub struct PullRequest {
     pub on_demand: bool,
 }
 
-/// An address weir can pull.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SourceUri {
-    /// As the caller wrote it.
-    written: Arc<str>,
-    scheme: Scheme,
-    /// Where it leads; ws and wss have WCS's path appended where they have none.
-    full: Arc<str>,
+/// A stream to publish on another server.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The server's address.
+    pub uri: SourceUri,
+    /// The stream's name here.
+    pub local_name: StreamName,
+    /// Its name there.
+    pub remote_name: StreamName,
 }
 
-/// How a source is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// rtmp and rtmps.
-    Rtmp,
-    /// ws and wss: another WCS server.
-    Wcs,
-}
-
-/// Why a text is no address to pull.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UriError {
-    /// No URI at all, or one without a host.
-    #[error("{0} is no usable URI: {1}")]
-    Invalid(String, String),
-    /// A URI of a scheme that cannot be pulled.
-    #[error("{0} cannot be pulled: the scheme must be {1}")]
-    Scheme(String, &'static str),
-    /// wss is not allowed.
-    #[error("{0} cannot be pulled: set wcs_agent_ssl=true to allow wss")]
-    NoTls(String),
-    /// An RTMP URI needs an application and a stream.
-    #[error("{0} names no stream: an RTMP address is rtmp://host[:port]/application/stream")]
-    NoStream(String),
-}
-
-impl std::fmt::Debug for SourceUri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.full))
-    }
-}
-
-/// Shown with its secrets masked.
-impl std::fmt::Display for SourceUri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.full))
-    }
-}
-
-impl SourceUri {
-    /// Checks an address of an RTMP source from outside.
-    ///
-    /// # Errors
-    /// See [`UriError`].
-    pub fn rtmp(text: &str) -> Result<Self, UriError> {
-        let uri = Self::parse(text)?;
-        match uri.scheme {
-            Scheme::Rtmp => Ok(uri),
-            Scheme::Wcs => Err(UriError::Scheme(uri.to_string(), "rtmp or rtmps; ws and wss are for /pull/pull")),
+impl PullRequest {
+    /// What a player asks for.
+    fn on_demand(family: Family, uri: SourceUri, remote_name: Option<StreamName>) -> Self {
+        Self {
+            family,
+            uri,
+            remote_name,
+            local_name: None,
+            record: false,
+            has_audio: true,
+            has_video: true,
+            on_demand: true,
         }
-    }
-
-    /// Checks an address from outside.
-    ///
-    /// # Errors
-    /// See [`UriError`].
-    pub fn parse(text: &str) -> Result<Self, UriError> {
-        let invalid = |reason: &str| UriError::Invalid(mask(text), reason.to_owned());
-        if text.len() > crate::name::MAX_NAME {
-            return Err(UriError::Invalid("the uri".into(), "it is too long".into()));
-        }
-        if text.chars().any(|c| c.is_control() || c == ' ') {
-            return Err(invalid("it holds spaces or control characters"));
-        }
-        let uri = url::Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
-        let scheme = match uri.scheme() {
-            "rtmp" | "rtmps" => Scheme::Rtmp,
-            "ws" | "wss" => Scheme::Wcs,
-            _ => return Err(UriError::Scheme(mask(text), "rtmp, rtmps, ws or wss")),
-        };
-        if uri.host_str().is_none_or(str::is_empty) {
-            return Err(invalid("it has no host"));
-        }
-        if uri.port() == Some(0) {
-            return Err(invalid("port 0 is none"));
-        }
-        if scheme == Scheme::Wcs {
-            let full = wcs::full_uri(uri).map_err(invalid)?;
-            return Ok(Self { written: text.into(), scheme, full: full.into() });
-        }
-        let path = uri.path().trim_matches('/');
-        if path.split_once('/').is_none_or(|(app, stream)| app.is_empty() || stream.is_empty()) {
-            return Err(UriError::NoStream(mask(text)));
-        }
-        Ok(Self { written: text.into(), scheme, full: text.into() })
-    }
-
-    /// The address with its secrets: for the source element and for comparing, never for showing.
-    pub fn secret(&self) -> &str {
-        &self.full
-    }
-
-    /// How it is pulled.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
     }
 }
 
@@ -174,6 +95,17 @@ pub enum PullError {
         /// The stream it is published as.
         stream: StreamName,
     },
+    /// The same stream is published there already.
+    #[error("{stream} is already being pushed to {uri}")]
+    AlreadyPushed {
+        /// The server, masked.
+        uri: String,
+        /// The stream's name there.
+        stream: StreamName,
+    },
+    /// There is nothing to push.
+    #[error("there is no stream {0} to push")]
+    NoStream(StreamName),
     /// The local name is taken, or the server is closing.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -232,6 +164,7 @@ pub struct Pulls {
     hub: Hub,
     commands: mpsc::Sender<Command>,
     agents: watch::Receiver<Arc<Vec<Agent>>>,
+    origins: wcs::Origins,
     closing: CancellationToken,
 }
 
@@ -247,6 +180,7 @@ pub struct Agent {
 
 enum Command {
     Pull(PullRequest, oneshot::Sender<Result<(), PullError>>),
+    Push(PushRequest, oneshot::Sender<Result<(), PullError>>),
 }
 
 /// Tells the supervisor that an agent has ended. The view closes once the agent is off the list: then whoever waits for
@@ -264,9 +198,10 @@ impl Pulls {
         let hub = tools.hub.clone();
         let (goners, gone) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
+        let origins = wcs::Origins::start(tools.wcs.origins.clone(), tools.wcs.dial.clone(), tasks);
         let supervisor = Supervisor { tools, list, tasks: tasks.clone(), goners, closing: closing.clone() };
         tasks.spawn(supervisor.run(inbox, gone));
-        Self { hub, commands, agents, closing }
+        Self { hub, commands, agents, origins, closing }
     }
 
     /// Starts an agent. It publishes its name at once and then dials.
@@ -280,29 +215,37 @@ impl Pulls {
         answer.await.map_err(|_| PublishError::Closing)?
     }
 
-    /// The stream a player asks for: one that exists, or one that is pulled because its name is an address.
+    /// Starts an agent that publishes a stream of ours on another server.
     ///
     /// # Errors
-    /// WCS's `info`: "Stream not found", "Bad URI", "Requested stream shutdown".
+    /// See [`PullError`].
+    pub async fn push(&self, request: PushRequest) -> Result<(), PullError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.commands.send(Command::Push(request, reply)).await;
+        asked.map_err(|_| PublishError::Closing)?;
+        answer.await.map_err(|_| PublishError::Closing)?
+    }
+
+    /// The stream a player asks for: one that exists, one that is pulled because its name is an address, or one that an
+    /// origin of this edge has.
+    ///
+    /// # Errors
+    /// WCS's `info`: "Stream not found", "Bad URI", "CDN stream not found", "Requested stream shutdown".
     pub async fn stream_for(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
         let find = || self.hub.streams().get(name).cloned();
         if let Some(stream) = find() {
             return Ok(stream);
         }
-        let Some((scheme, _)) = name.as_str().split_once("://") else { return Err("Stream not found") };
-        if !matches!(scheme, "rtmp" | "rtmps") {
-            return Err("Failed to get agent storage");
-        }
-        let uri = SourceUri::rtmp(name.as_str()).map_err(|_| "Bad URI")?;
-        let request = PullRequest {
-            family: Family::Rtmp,
-            uri,
-            remote_name: None,
-            local_name: None,
-            record: false,
-            has_audio: true,
-            has_video: true,
-            on_demand: true,
+        let request = match name.as_str().split_once("://") {
+            Some(("rtmp" | "rtmps", _)) => {
+                let uri = SourceUri::rtmp(name.as_str()).map_err(|_| "Bad URI")?;
+                PullRequest::on_demand(Family::Rtmp, uri, None)
+            }
+            Some(_) => return Err("Failed to get agent storage"),
+            None => {
+                let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
+                PullRequest::on_demand(Family::Pull, origin, Some(name.clone()))
+            }
         };
         match self.pull(request).await {
             // Another player was faster, or a pull has it under another name.
@@ -311,9 +254,7 @@ impl Pulls {
                 self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
-            Err(PullError::Name(_) | PullError::NoTracks | PullError::Uri(_) | PullError::NoRemoteName(_)) => {
-                Err("Bad URI")
-            }
+            Err(_) => Err("Bad URI"),
         }
     }
 
@@ -321,7 +262,7 @@ impl Pulls {
     pub fn seen_by(&self, family: Family) -> Vec<Agent> {
         // `/pull/rtmp/*` sees its own kind, however it was started; `/pull/*` sees what it started.
         let sees = |agent: &&Agent| match family {
-            Family::Rtmp => agent.uri.scheme == Scheme::Rtmp,
+            Family::Rtmp => agent.uri.scheme() == Scheme::Rtmp,
             Family::Pull => agent.family == family,
         };
         self.agents.borrow().iter().filter(sees).cloned().collect()
@@ -353,8 +294,13 @@ impl Agent {
 
     /// Whether it pulls this address, written as the caller wrote it or as lists show it.
     pub fn pulls(&self, uri: &str) -> bool {
-        [&*self.uri.written, &*self.uri.full].contains(&uri)
-            || [mask(&self.uri.written), mask(&self.uri.full)].iter().any(|shown| shown == uri)
+        self.uri.is_written(uri)
+    }
+
+    /// Whether it does what `request` asks for: nobody publishes twice under one name of a server.
+    fn pushes(&self, request: &PushRequest) -> bool {
+        let same = self.view().direction == Direction::Push && self.uri.secret() == request.uri.secret();
+        same && self.remote_name.as_ref() == Some(&request.remote_name)
     }
 
     /// Whether it does what `request` asks for: of WCS servers, the same stream under the same name.
@@ -363,8 +309,9 @@ impl Agent {
             let wanted = request.local_name.as_ref().or(request.remote_name.as_ref());
             self.remote_name == request.remote_name && wanted == Some(&self.view().local_name)
         };
-        let same = self.family == request.family && self.uri.full == request.uri.full;
-        same && (self.uri.scheme == Scheme::Rtmp || same_name())
+        let pulls = self.view().direction == Direction::Pull;
+        let same = pulls && self.family == request.family && self.uri.secret() == request.uri.secret();
+        same && (self.uri.scheme() == Scheme::Rtmp || same_name())
     }
 
     /// Ends the agent and its stream; waits until both are gone.
@@ -399,6 +346,9 @@ impl Supervisor {
                         // A caller that no longer waits has its agent all the same: it asked for it.
                         let _ = reply.send(self.pull(request).await);
                     }
+                    Some(Command::Push(request, reply)) => {
+                        let _ = reply.send(self.push(request));
+                    }
                     None => return,
                 },
             }
@@ -409,7 +359,7 @@ impl Supervisor {
         if !request.has_audio && !request.has_video {
             return Err(PullError::NoTracks);
         }
-        if request.uri.scheme == Scheme::Wcs {
+        if request.uri.scheme() == Scheme::Wcs {
             self.tools.wcs.check(&request.uri)?;
             if request.remote_name.is_none() {
                 return Err(PullError::NoRemoteName(request.uri));
@@ -446,12 +396,40 @@ impl Supervisor {
         Ok(())
     }
 
+    fn push(&self, request: PushRequest) -> Result<(), PullError> {
+        if request.uri.scheme() != Scheme::Wcs {
+            return Err(UriError::Scheme(request.uri.to_string(), "ws or wss, to push to").into());
+        }
+        self.tools.wcs.check(&request.uri)?;
+        let running = self.list.borrow().clone();
+        if running.iter().any(|agent| agent.pushes(&request)) {
+            return Err(PullError::AlreadyPushed { uri: request.uri.to_string(), stream: request.remote_name });
+        }
+        if !self.tools.hub.streams().contains_key(&request.local_name) {
+            return Err(PullError::NoStream(request.local_name));
+        }
+        let session = MediaSessionId::random();
+        let stop = CancellationToken::new();
+        let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
+        let (job, view) = wcs::Push::new(request.clone(), session.clone(), self.tools.clone(), ends);
+        let PushRequest { uri, remote_name, .. } = request;
+        let agent = Agent { uri, remote_name: Some(remote_name), family: Family::Pull, view, stop };
+        self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
+        let goners = self.goners.clone();
+        self.tasks.spawn(async move {
+            let view = job.run().await;
+            // A supervisor that is gone has no list.
+            let _ = goners.send(Ended { session, _view: view });
+        });
+        Ok(())
+    }
+
     fn publisher(&self, request: &PullRequest, session: MediaSessionId) -> Result<Publisher, NameError> {
         let name = match request.local_name.as_ref().or(request.remote_name.as_ref()) {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
         };
-        if request.uri.scheme == Scheme::Wcs {
+        if request.uri.scheme() == Scheme::Wcs {
             return Ok(wcs::publisher(request, name, session));
         }
         let recorded = if self.tools.policy.records_video() { Recorded::Everything } else { Recorded::SoundOnly };
@@ -470,42 +448,5 @@ impl Supervisor {
 
     fn forget(&self, session: MediaSessionId) {
         self.list.send_modify(|agents| Arc::make_mut(agents).retain(|agent| agent.view().session != session));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn addresses_are_checked() {
-        for good in ["rtmp://h/live/a", "rtmp://u:p@h:1935/live/a/b?x=1", "rtmps://[::1]/app/s", "rtmp://h//live/a"] {
-            assert!(SourceUri::parse(good).is_ok(), "{good}");
-        }
-        for (bad, said) in [
-            ("", "no usable URI"),
-            ("live/a", "no usable URI"),
-            ("http://h/a/b", "scheme must be"),
-            ("rtmp:///live/a", "no host"),
-            ("rtmp://h:99999/live/a", "no usable URI"),
-            ("rtmp://h:0/live/a", "port 0"),
-            ("rtmp://h/live", "names no stream"),
-            ("rtmp://h/live/", "names no stream"),
-            ("rtmp://h/live/a b", "spaces"),
-            ("rtmp://h/live/a\n", "control"),
-        ] {
-            let reason = SourceUri::parse(bad).map_err(|e| e.to_string());
-            assert!(reason.as_ref().is_err_and(|r| r.contains(said)), "{bad:?}: {reason:?}");
-        }
-        let masked = SourceUri::parse("http://u:secret@h/a/b").map_err(|e| e.to_string());
-        assert!(masked.is_err_and(|reason| !reason.contains("secret")));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
-            let _ = SourceUri::parse(&text);
-        }
     }
 }

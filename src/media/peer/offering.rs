@@ -14,8 +14,8 @@ const MAX_ANSWER: usize = 64 << 10;
 const MAX_CANDIDATES: usize = 64;
 
 /// A payload type as an offer lists it.
-struct Format {
-    codec: Codec,
+pub(super) struct Format {
+    pub(super) codec: Codec,
     payload: u8,
     clock_rate: u32,
     parameters: &'static [(&'static str, &'static str)],
@@ -23,7 +23,7 @@ struct Format {
 
 /// What is offered to receive, in the SDK's numbers and form. H.264 comes before VP8: a server that has both need not
 /// transcode for what is recorded and passed on here.
-static SOUND: [Format; 3] = [
+pub(super) static SOUND: [Format; 3] = [
     Format {
         codec: Codec::Opus,
         payload: 111,
@@ -33,7 +33,7 @@ static SOUND: [Format; 3] = [
     Format { codec: Codec::Pcmu, payload: 0, clock_rate: 8_000, parameters: &[] },
     Format { codec: Codec::Pcma, payload: 8, clock_rate: 8_000, parameters: &[] },
 ];
-static PICTURES: [Format; 4] = [
+pub(super) static PICTURES: [Format; 4] = [
     h264(108, "42e01f"),
     h264(102, "42001f"),
     h264(116, "4d001f"),
@@ -108,7 +108,7 @@ impl Peer {
     }
 
     /// The offer, with all candidates, as it is sent.
-    async fn offer(&self) -> Result<String, MediaError> {
+    pub(super) async fn offer(&self) -> Result<String, MediaError> {
         let template = self.template();
         let offer = timeout(NEGOTIATION, described(&self.bin)).await;
         let offer = offer.map_err(|_| MediaError::Deadline { template: template.clone(), what: "making the offer" })?;
@@ -177,7 +177,7 @@ fn want(bin: &gst::Element, kind: Kind, formats: &[Format]) {
 }
 
 impl Format {
-    fn structure(&self, kind: Kind) -> gst::Structure {
+    pub(super) fn structure(&self, kind: Kind) -> gst::Structure {
         let receive =
             Receive { kind, codec: self.codec.clone(), payload: self.payload, clock_rate: self.clock_rate, twcc: None };
         let mut structure = receive.structure();

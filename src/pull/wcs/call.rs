@@ -125,7 +125,6 @@ impl Call {
         self.dialogue.session()
     }
 
-    #[expect(dead_code, reason = "pushes and edges come with the next changes")]
     /// Asks whether the stream can be played.
     pub fn ask(&mut self) {
         let todo = self.dialogue.ask(Instant::now());
@@ -138,7 +137,6 @@ impl Call {
         self.todo.extend(todo);
     }
 
-    #[expect(dead_code, reason = "pushes and edges come with the next changes")]
     /// Offers to publish what has pictures, sound, or both, and comes from `path`.
     pub fn publish(&mut self, sdp: &str, tracks: (bool, bool), path: &[String]) {
         let todo = self.dialogue.publish(Instant::now(), sdp, tracks, path);

@@ -40,7 +40,6 @@ pub(super) enum Way {
     /// From there to here: `playStream`.
     Play,
     /// From here to there: `publishStream`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "pushes and edges come with the next changes"))]
     Publish,
 }
 

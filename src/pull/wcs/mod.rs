@@ -1,10 +1,12 @@
 //! Pulls from another WCS server: weir connects to its WebSocket as a player and receives over WebRTC.
 //!
 //! [`dialogue`] is what is said, without a socket or a clock; [`call`] has the socket; [`tls`] says whom to trust;
-//! [`source`] is one try of a pull.
+//! [`source`] is one try of a pull, [`push`] a stream of ours published there; [`origins`] makes this server an edge of others.
 
 mod call;
 mod dialogue;
+mod origins;
+mod push;
 mod source;
 mod tls;
 
@@ -14,6 +16,8 @@ use url::Url;
 
 pub use call::Dial;
 pub use dialogue::Limits;
+pub use origins::Origins;
+pub(super) use push::Push;
 pub(super) use source::one_try;
 pub use tls::Trust;
 
@@ -35,13 +39,18 @@ pub struct Tools {
     pub options: PeerOptions,
     /// Longest time from a server's answer to the first media.
     pub media_timeout: Duration,
+    /// The servers that are asked for what nobody publishes here.
+    pub origins: Vec<SourceUri>,
     /// How long a stream that players asked for stays without them; `None` for ever.
     pub idle_timeout: Option<Duration>,
 }
 
 impl Tools {
     /// Whether the address may be called.
-    pub(super) fn check(&self, uri: &SourceUri) -> Result<(), UriError> {
+    ///
+    /// # Errors
+    /// [`UriError::NoTls`].
+    pub fn check(&self, uri: &SourceUri) -> Result<(), UriError> {
         match uri.secret().starts_with("wss:") && self.dial.tls.is_none() {
             true => Err(UriError::NoTls(uri.to_string())),
             false => Ok(()),

@@ -42,7 +42,8 @@ pub(in crate::pull) async fn one_try(job: &Job) -> Outcome {
     call.hang_up().await;
     job.view.send_modify(|view| view.remote_session = None);
     job.publication.comes_from(Vec::new());
-    outcome
+    // The players of an edge are told what those of the origin are: its stream has ended.
+    Outcome { hopeless: outcome.hopeless || (outcome.answered && job.request.on_demand), ..outcome }
 }
 
 /// A call whose server has answered.
@@ -152,23 +153,30 @@ async fn happened(job: &Job, peer: &Peer, media: &mut Media, event: Option<PeerE
             }
             media.deadline = media.deadline.map(|deadline| deadline.min(Instant::now() + SETTLE));
         }
-        Some(PeerEvent::IceFailed) => return Err(Outcome::failed("ICE finds no way to the server's media")),
-        Some(PeerEvent::DtlsFailed) => return Err(Outcome::failed("the DTLS handshake with the server failed")),
-        Some(PeerEvent::Closed | PeerEvent::Source(SourceEvent::Ended)) => {
-            return Err(Outcome { answered: true, ..Outcome::failed("the server has ended the media") });
-        }
-        Some(PeerEvent::Source(SourceEvent::Failed(failure))) => return Err(Outcome::failed(failure.to_string())),
         Some(PeerEvent::Source(SourceEvent::Refused { kind, reason })) => {
             let (stream, session) = (job.publication.name(), job.publication.session());
             tracing::info!(%stream, %session, "the server's {} is left out: {reason}", kind.label());
         }
         None => return Err(Outcome::failed("the pipeline is gone")),
-        Some(_) => {}
+        Some(event) => broken(event)?,
     }
     if media.live.is_none() && media.complete() {
         go_live(job, media);
     }
     Ok(())
+}
+
+/// What ends a peer at any time.
+pub(super) fn broken(event: PeerEvent) -> Result<(), Outcome> {
+    match event {
+        PeerEvent::IceFailed => Err(Outcome::failed("ICE finds no way to the server's media")),
+        PeerEvent::DtlsFailed => Err(Outcome::failed("the DTLS handshake with the server failed")),
+        PeerEvent::Closed | PeerEvent::Source(SourceEvent::Ended) => {
+            Err(Outcome { answered: true, ..Outcome::failed("the server has ended the media") })
+        }
+        PeerEvent::Source(SourceEvent::Failed(failure)) => Err(Outcome::failed(failure.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// The time for media is over: what has come is all there is, if any has.

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// How TLS to other servers is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,27 +27,39 @@ impl Trust {
     pub fn connector(&self) -> Result<TlsConnector, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-        let config = config.map_err(|error| error.to_string())?.dangerous();
-        let verifier: Arc<dyn ServerCertVerifier> = if self.insecure {
-            Arc::new(Anybody(provider.signature_verification_algorithms))
+        let config = config.map_err(|error| error.to_string())?;
+        let config = if self.insecure {
+            let anybody = Arc::new(Anybody(provider.signature_verification_algorithms));
+            config.dangerous().with_custom_certificate_verifier(anybody)
         } else {
-            Arc::new(self.verifier(provider)?)
+            config.with_root_certificates(self.roots()?)
         };
-        let config = config.with_custom_certificate_verifier(verifier).with_no_client_auth();
-        Ok(TlsConnector::from(Arc::new(config)))
+        Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
     }
 
-    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
-        let Some(path) = &self.ca_file else {
-            return Verifier::new(provider).map_err(|error| format!("the system's certificates: {error}"));
-        };
-        let unusable = |reason: String| format!("wcs_agent_ca_file {}: {reason}", path.display());
-        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let extra = found.map_err(|error| unusable(error.to_string()))?;
-        if extra.is_empty() {
-            return Err(unusable("it has no certificate".into()));
+    /// The system's certificates and those of `ca_file`.
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        // One of the system's that cannot be read is no reason to trust no other.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = &self.ca_file {
+            let unusable = |reason: String| format!("wcs_agent_ca_file {}: {reason}", path.display());
+            let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let extra = found.map_err(|error| unusable(error.to_string()))?;
+            if extra.is_empty() {
+                return Err(unusable("it has no certificate".into()));
+            }
+            extra
+                .into_iter()
+                .try_for_each(|certificate| roots.add(certificate))
+                .map_err(|e| unusable(e.to_string()))?;
         }
-        Verifier::new_with_extra_roots(extra, provider).map_err(|error| unusable(error.to_string()))
+        match roots.is_empty() {
+            true => {
+                Err("the system has no certificates it trusts; install ca-certificates or set wcs_agent_ca_file".into())
+            }
+            false => Ok(roots),
+        }
     }
 }
 
