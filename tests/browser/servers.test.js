@@ -89,7 +89,7 @@ describe("origin and edge", () => {
     });
   }
 
-  it("a viewer who comes late on the edge starts at once, by a keyframe that the publisher was asked for", async () => {
+  it("a viewer who comes late on the edge starts at once", async () => {
     const publisher = await connected(origin);
     await publisher.start("publish", "cam", { name: "cam" }, "PUBLISHING");
     for (const key of ["first", "second"]) {
@@ -98,6 +98,32 @@ describe("origin and edge", () => {
       await player.start("play", key, { name: "cam" }, "PLAYING");
       await player.moves(key);
       assert.ok(Date.now() - since < 10_000, `${key} waits ${Date.now() - since} ms`);
+    }
+  });
+
+  it("a keyframe that is wanted far away is asked of the publisher, over three servers", async () => {
+    // Chromium sends a keyframe when it is asked for one, and a snapshot asks for one.
+    const far = await startWeir();
+    const keyframes = async (weir) => {
+      const [stream] = await weir.rest("stream/find", { name: "cam", published: true, display: ["metrics"] });
+      return stream.metrics.VIDEO_K_FRAMES;
+    };
+    try {
+      const publisher = await connected(origin);
+      await publisher.start("publish", "cam", { name: "cam" }, "PUBLISHING");
+      const player = await connected(edge);
+      await player.start("play", "in", { name: "cam" }, "PLAYING");
+      await far.rest("pull/pull", { uri: edge.ws, remoteStreamName: "cam" });
+      await until("it flows", async () => (await far.rest("pull/find_all"))[0].status === "PROCESSED_REMOTE");
+      const before = await keyframes(origin);
+      await until("the publisher is asked, again and again", async () => {
+        await far.rest("stream/snapshot", { streamName: "cam" });
+        return (await keyframes(origin)) >= before + 3;
+      });
+      assert.ok((await keyframes(far)) >= 3, "and what it sends arrives");
+      await far.rest("pull/terminate", { remoteStreamName: "cam" });
+    } finally {
+      await far.stop();
     }
   });
 
