@@ -9,13 +9,17 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod aac;
 mod browser;
+mod record;
 mod rtmp;
 mod source;
 mod value;
 mod wcs;
 
+pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
@@ -43,6 +47,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// AAC.
+    pub aac: Aac,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -77,29 +83,6 @@ pub struct Cors {
     pub allow_methods: Option<String>,
 }
 
-/// Settings of recordings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The directory of recordings, maybe relative to the working directory (`record_dir`).
-    pub dir: PathBuf,
-    /// When a new part starts (`record_rotation`).
-    pub rotation: Rotation,
-    /// Where a file's name comes from (`stream_record_policy`).
-    pub policy: RecordPolicy,
-    /// The template of file names, not empty, without an extension (`stream_record_policy_template`).
-    pub template: String,
-    /// How a file's name is encoded (`encode_record_name`).
-    pub name_encoding: NameEncoding,
-    /// The characters left out of file names (`exclude_record_name_characters`).
-    pub excluded_characters: String,
-    /// Whether browsers may have their streams recorded (`record_streams`).
-    pub browsers: bool,
-    /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
-    pub every_rtmp: bool,
-    /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
-    pub min_free_space: u64,
-}
-
 /// Settings of pull agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pull {
@@ -111,9 +94,13 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
-    /// How long a source that players asked for by its address stays without them; `None` for ever
+    /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
-    pub idle_timeout: Option<Duration>,
+    pub rtmp_idle_timeout: Option<Duration>,
+    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
+    pub rtsp_idle_timeout: Option<Duration>,
+    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
+    pub rtsp_interleaved: bool,
 }
 
 /// How a pull agent tries a lost source again.
@@ -169,7 +156,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, wcs, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, record, pull, wcs, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -184,23 +171,18 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(aac.settings());
+        settings.extend(record.settings());
         settings.extend([
-            ("record_dir", path(&record.dir)),
-            ("record_rotation", record.rotation.to_string()),
-            ("stream_record_policy", record.policy.to_string()),
-            ("stream_record_policy_template", record.template.clone()),
-            ("encode_record_name", record.name_encoding.to_string()),
-            ("exclude_record_name_characters", record.excluded_characters.clone()),
-            ("record_streams", record.browsers.to_string()),
-            ("record_flash_published_streams", record.every_rtmp.to_string()),
-            ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
             ("pull_stall_timeout", value::show_time(pull.stall_timeout)),
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
-            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
+            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
+            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
+            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
         settings.extend(wcs.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
@@ -217,6 +199,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let aac = Aac::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let wcs = Wcs::read(layers);
@@ -227,6 +210,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            aac: aac?,
             record: record?,
             pull: pull?,
             wcs: wcs?,
@@ -267,44 +251,23 @@ impl Cors {
     }
 }
 
-impl Record {
-    fn read(layers: &mut Layers) -> Option<Self> {
-        let dir = layers.get("record_dir", value::directory);
-        let rotation = layers.get("record_rotation", str::parse);
-        let policy = layers.get("stream_record_policy", str::parse);
-        let template = layers.get("stream_record_policy_template", value::template);
-        let name_encoding = layers.get("encode_record_name", str::parse);
-        let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
-        let browsers = layers.get("record_streams", value::switch);
-        let every_rtmp = layers.get("record_flash_published_streams", value::switch);
-        let min_free_space = layers.get("record_min_free_space", value::size);
-        Some(Self {
-            dir: dir?,
-            rotation: rotation?,
-            policy: policy?,
-            template: template?,
-            name_encoding: name_encoding?,
-            excluded_characters: excluded?,
-            browsers: browsers?,
-            every_rtmp: every_rtmp?,
-            min_free_space: min_free_space?,
-        })
-    }
-}
-
 impl Pull {
     fn read(layers: &mut Layers) -> Option<Self> {
         let rtmp_agent_sdp = layers.get("rtmp_agent_sdp", value::path);
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
-        let idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
-            idle_timeout: idle_timeout?,
+            rtmp_idle_timeout: rtmp_idle_timeout?,
+            rtsp_idle_timeout: rtsp_idle_timeout?,
+            rtsp_interleaved: rtsp_interleaved?,
         })
     }
 }

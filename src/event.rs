@@ -40,6 +40,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The publisher has left; the stream stays and waits for it.
+    StreamWaits {
+        /// The stream.
+        stream: StreamName,
+        /// The publisher's media session.
+        session: MediaSessionId,
+        /// For people: for how long.
+        reason: String,
+    },
     /// The stream is gone.
     StreamEnded {
         /// The stream.
@@ -96,6 +105,21 @@ pub enum Event {
         last: bool,
         /// It was left behind by a process that died.
         recovered: bool,
+    },
+    /// The hook script has seen a file, or could not.
+    RecordingHooked {
+        /// The stream, where known.
+        stream: Option<StreamName>,
+        /// The publisher's media session, where known.
+        session: Option<MediaSessionId>,
+        /// The file.
+        file: PathBuf,
+        /// The script's exit code; `None` where it has none.
+        exit: Option<i32>,
+        /// Why it has none: it could not be started, or was ended.
+        failure: Option<String>,
+        /// How long it ran.
+        took: Duration,
     },
     /// A recorder cannot go on.
     RecordingFailed {
@@ -159,6 +183,7 @@ impl Event {
             Event::StreamInterrupted { stream, session, reason } => {
                 warn!(%stream, %session, "stream interrupted: {reason}");
             }
+            Event::StreamWaits { stream, session, reason } => info!(%stream, %session, "stream waits: {reason}"),
             Event::StreamEnded { stream, session, info } => info!(%stream, %session, "stream ended: {info}"),
             Event::PullRetry { stream, session, reason, attempts, wait } => {
                 warn!(%stream, %session, attempts, wait_ms = wait.as_millis() as u64, "pull has no source: {reason}");
@@ -172,6 +197,14 @@ impl Event {
                 let session = session.as_ref().map(tracing::field::display);
                 let seconds = duration.as_secs_f64();
                 info!(stream, session, file = %file.display(), seconds, bytes, recovered, "recording finished");
+            }
+            Event::RecordingHooked { file, exit: Some(0), took, .. } => {
+                info!(file = %file.display(), ms = took.as_millis() as u64, "hook script done");
+            }
+            Event::RecordingHooked { file, exit, failure, .. } => {
+                let code = exit.map(|code| format!("it ended with exit code {code}"));
+                let reason = failure.clone().or(code).unwrap_or_default();
+                warn!(file = %file.display(), "hook script failed: {reason}");
             }
             Event::RecordingFailed { stream, session, reason } => {
                 warn!(%stream, %session, "recording failed: {reason}");

@@ -14,9 +14,10 @@ use weir::config::{Config, Problems};
 use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
 
-/// How many pipelines may be parsed, started or stopped at a time. Each takes some milliseconds; a thousand recordings
-/// that begin their next part at once must not take a thread each.
-const BLOCKING_THREADS: usize = 64;
+/// Most threads for what blocks: files, and pipelines that are parsed, started or stopped. They exist while they are
+/// needed. Pipelines in good health never need more than a few of them at once (`media` sees to that); the others are
+/// for those that hang in GStreamer, which nothing brings back.
+const BLOCKING_THREADS: usize = 512;
 
 /// A media server that builds one GStreamer pipeline per job, driven by a REST API.
 #[derive(Parser)]

@@ -72,6 +72,26 @@ pub struct StreamCall {
     pub record: Option<bool>,
     /// The publishers a stream comes from, where another weir pushes it.
     pub weir_path: Option<Value>,
+    /// A player's wishes: picture size in pixels, bits per second, quality. 0 is none.
+    #[serde(default)]
+    pub width: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub height: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub bitrate: Value,
+    /// See `width`.
+    #[serde(default)]
+    pub quality: Value,
+}
+
+impl StreamCall {
+    /// Whether a player wants the stream other than it is.
+    pub fn wants_transcoding(&self) -> bool {
+        let wishes = [&self.width, &self.height, &self.bitrate, &self.quality];
+        wishes.into_iter().any(|wish| !wish.is_null() && wish.as_f64() != Some(0.0))
+    }
 }
 
 /// `sendStreamEvent`.
@@ -112,6 +132,8 @@ pub struct Status<'a> {
     pub record_name: Option<&'a str>,
     /// The publishers it comes from, the nearest first; told to other weirs only.
     pub path: Option<&'a [String]>,
+    /// For a player: whether the publisher has switched sound and picture off.
+    pub muted: Option<(bool, bool)>,
 }
 
 fn envelope(message: &str, data: &[Value]) -> String {
@@ -164,6 +186,10 @@ pub fn stream_status(status: &Status<'_>) -> String {
     }
     if let Some(path) = status.path {
         data["weirPath"] = path.into();
+    }
+    if let Some((audio, video)) = status.muted {
+        data["audioState"] = json!({"muted": audio});
+        data["videoState"] = json!({"muted": video});
     }
     envelope("notifyStreamStatusEvent", &[data])
 }
@@ -223,6 +249,7 @@ mod tests {
             info: Some("Stopped by user"),
             record_name: Some("a.mp4"),
             path: None,
+            muted: Some((true, false)),
         };
         let frames = [ping(), pong(), remote_sdp(&session, "v=0"), stream_status(&status), available("S", None)];
         for frame in frames {
@@ -230,6 +257,7 @@ mod tests {
             assert!(value["data"].as_array().is_some_and(|data| !data.is_empty()), "{frame}");
         }
         let text = stream_status(&status);
+        assert!(text.contains(r#""audioState":{"muted":true}"#) && text.contains(r#""videoState":{"muted":false}"#));
         assert!(text.contains(r#""recordName":"a.mp4""#) && text.contains(r#""info":"Stopped by user""#));
         assert!(available("S", Some("Stream not found")).contains(r#""status":"false""#));
     }

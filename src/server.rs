@@ -15,18 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
-use crate::config::{Config, RecordPolicy, Rotation};
+use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
-use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::wcs::{Dial, Limits, Trust};
-use crate::pull::{self, Pulls, SourceUri};
+use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Recorders};
+use crate::record::{self, Index, Recorders, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -50,6 +50,7 @@ pub struct Server {
     rtmp: Listener,
     relay: Arc<Relay>,
     recorders: Recorders,
+    scripts: Scripts,
     tasks: TaskTracker,
     ports: PathBuf,
     /// Held until the end: it keeps a second weir from the data directory.
@@ -67,6 +68,7 @@ impl Server {
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
         let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
+        let catalog = catalog.with_fdk_aac(config.aac.fdk);
         for (_, verdict) in catalog.check() {
             if let media::Verdict::Fails(problem) = verdict {
                 tracing::warn!("{problem}");
@@ -75,23 +77,29 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
-        let told = events.read();
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
         let records = directory(&config.record.dir, "record_dir")?;
 
-        let found = (records.clone(), events.clone());
-        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
+        let (dir, found) = (records.clone(), events.clone());
+        let script = script(&config);
+        let scripted = script.is_some();
+        let recovery = move || {
+            let index = Index::open(&dir, scripted);
+            (record::recover::own(&index, &found), index)
+        };
+        let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let hub = Hub::start(events, &tasks);
         let running = Pipelines::default();
-        let recordings = api::Recordings::follow(records.clone(), told, &tasks);
+        let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
                 pipelines: running.clone(),
                 hub: hub.clone(),
                 rules: Arc::new(rules(&config, records)),
+                index: index.clone(),
             },
             &tasks,
         );
@@ -118,7 +126,8 @@ impl Server {
             pipelines: running,
             pictures,
             connections,
-            recordings,
+            recorders: recorders.clone(),
+            recordings: index,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
             cors: Arc::new(config.http.cors.clone()),
@@ -140,8 +149,20 @@ impl Server {
         });
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
+        let server = Self {
+            config,
+            api,
+            http,
+            ws,
+            rtmp,
+            relay,
+            recorders,
+            scripts,
+            tasks,
+            ports,
+            _store: store,
+            _records: owned,
+        };
         server.announce()?;
         Ok(server)
     }
@@ -187,7 +208,9 @@ impl Server {
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
+        // One that hangs is the operator's: its file is in place, and seen again by the next start.
+        step("hook scripts have ended", self.scripts.finish(left())).await;
+        drop((self.api, self.recorders, self.scripts, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -245,6 +268,19 @@ fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
     Ok(Some(real.into()))
 }
 
+fn script(config: &Config) -> Option<Script> {
+    let record = &config.record;
+    let path = record.hook_script.clone()?;
+    if !path.is_file() {
+        tracing::warn!(
+            "there is no file {} (on_record_hook_script): recordings are kept, and nothing sees them",
+            path.display()
+        );
+    }
+    // The script's working directory is another one.
+    Some(Script { path: std::path::absolute(&path).unwrap_or(path), limit: record.hook_timeout })
+}
+
 fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     let record = &config.record;
     let template = match record.policy {
@@ -253,12 +289,11 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     };
     record::Rules {
         dir,
-        cut: match record.rotation {
-            Rotation::Off => CutRule::Never,
-            Rotation::Time(time) => CutRule::After(time),
-            Rotation::Size(bytes) => CutRule::Size(bytes),
-        },
+        cut: record::cut(record.rotation),
         names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
+        formats: record.formats,
+        webm_audio: record.webm_audio,
+        sample_rate: record.sample_rate,
         min_free_space: record.min_free_space,
     }
 }
@@ -285,8 +320,9 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
             max: pull.reconnect.max,
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
-        record_all: config.record.every_rtmp,
-        idle_timeout: pull.idle_timeout,
+        rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
+        rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
         wcs: wcs_tools(config)?,
     })
 }
@@ -309,7 +345,7 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
         origins: origins.context("an address of cdn_origins cannot be used")?,
-        idle_timeout: wcs.idle_timeout,
+        rules: Rules { record_all: false, idle_timeout: wcs.idle_timeout },
     };
     tools.origins.iter().try_for_each(|origin| tools.check(origin)).context("an address of cdn_origins")?;
     Ok(tools)
@@ -360,6 +396,7 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         pipelines,
         hub,
         record: config.record.every_rtmp,
+        linger: settings.publisher_linger,
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

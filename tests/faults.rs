@@ -241,3 +241,48 @@ fn an_sdp_without_a_rate_or_a_kind_leaves_the_track_out() {
     weir.pull(&nginx.uri("sound"), "sound", false);
     fails_with(&weir, "sound", "nothing of the source may be brought");
 }
+
+/// nginx lets a player have sound at once and pictures from the next keyframe on.
+#[test]
+fn a_stream_is_not_live_without_the_pictures_that_its_source_announces() {
+    let (home, nginx) = (Home::new(), Nginx::start());
+    let mut weir = home.setup().set("stream_record_policy=streamName").start();
+    let clips = [("two", Clip::GOP_2), ("four", Clip::GOP_4), ("ten", Clip::LONG_GOP), ("sound", Clip::LONG_AUDIO)];
+    let publishers = clips.map(|(name, clip)| Publisher::start(clip, &nginx.uri(name)));
+    // Into the middle of a group: each has begun with a keyframe.
+    std::thread::sleep(Duration::from_millis(2500));
+    let began = Instant::now();
+    clips.iter().for_each(|(name, _)| weir.pull(&nginx.uri(name), name, true));
+    std::thread::scope(|scope| {
+        for (name, clip) in clips {
+            let weir = &weir;
+            scope.spawn(move || {
+                let live = wait(&format!("{name} to be live"), Duration::from_secs(25), || {
+                    weir.stream(name).filter(|stream| stream["status"] == "PUBLISHING")
+                });
+                println!("{name}: live after {:?}", began.elapsed());
+                let pictures = clip.video_frames() > 0;
+                assert_eq!((&live["hasVideo"], &live["hasAudio"]), (&pictures.into(), &true.into()), "{live}");
+                if !pictures {
+                    assert!(
+                        began.elapsed() < Duration::from_secs(10),
+                        "nothing announces pictures: none are waited for"
+                    );
+                }
+                weir.wait_log(&format!("recording started stream={name} "));
+                let (video, audio) = weir.frames(name);
+                weir.wait_frames(name, video.max(audio) + 30);
+                weir.terminate(name);
+            });
+        }
+    });
+    for file in home.wait_finished(clips.len()) {
+        decodes(&file);
+        let media = probe(&file);
+        let sound_only = file.to_string_lossy().contains("sound");
+        assert_eq!(media.video.is_empty(), sound_only, "{file:?}");
+    }
+    weir.tolerate("pull has no source");
+    weir.tolerate("stream interrupted");
+    drop(publishers);
+}

@@ -7,12 +7,12 @@ mod sender;
 mod support;
 mod viewer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use page::Page;
 use sender::Sender;
 use serde_json::json;
-use support::{Clip, Home, Nginx, Publisher, SOON, Weir, wait, wait_until};
+use support::{Clip, Home, Nginx, Publisher, SOON, Weir, run, wait_until};
 use viewer::{Client, drive};
 
 /// Megabytes the process may grow by.
@@ -33,15 +33,18 @@ fn used(weir: &Weir) -> Use {
     Use { threads: count("task"), descriptors: count("fd"), megabytes: kilobytes / 1024.0 }
 }
 
-/// Waits until the process uses no more than before.
-fn back_to(weir: &Weir, before: Use) {
-    let after = wait("the process to use what it used before", SOON, || {
+/// Waits until the process uses no more than before; what it still uses where it does not come to that.
+fn settled(weir: &Weir, before: Use) -> Result<Use, Use> {
+    let until = Instant::now() + SOON;
+    loop {
         let now = used(weir);
-        println!("{now:?}");
-        (now.threads <= before.threads && now.descriptors <= before.descriptors).then_some(now)
-    });
-    println!("before {before:?}, after {after:?}");
-    assert!(after.megabytes - before.megabytes < GROWTH, "memory grew: {before:?}, {after:?}");
+        let ended = now.threads <= before.threads && now.descriptors <= before.descriptors;
+        if ended || Instant::now() > until {
+            println!("before {before:?}, after {now:?}");
+            return if ended && now.megabytes - before.megabytes < GROWTH { Ok(now) } else { Err(now) };
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Watches `name` until packets have come, and stops.
@@ -80,7 +83,7 @@ fn viewers_leave_nothing() {
     std::thread::sleep(Duration::from_secs(1));
     let before = used(&weir);
     round(&mut page, 50, 450);
-    back_to(&weir, before);
+    settled(&weir, before).unwrap();
 }
 
 fn publish(page: &mut Page, name: &str) {
@@ -93,15 +96,43 @@ fn publish(page: &mut Page, name: &str) {
     assert_eq!(page.status(), ("UNPUBLISHED".into(), "Stopped by user".into()));
 }
 
+/// Whether 20 publishers, then `count` more, leave what the 20 left.
+fn publishers_come_and_go(weir: &Weir, count: usize) -> Result<Use, Use> {
+    let mut page = Page::established(weir);
+    (0..20).for_each(|number| publish(&mut page, &format!("p{number}")));
+    std::thread::sleep(Duration::from_secs(1));
+    let before = used(weir);
+    (20..20 + count).for_each(|number| publish(&mut page, &format!("p{number}")));
+    assert!(weir.pipelines("publish-webrtc").is_empty());
+    settled(weir, before)
+}
+
 #[test]
 fn publishers_leave_nothing() {
     let home = Home::new();
-    let weir = home.start();
-    let mut page = Page::established(&weir);
-    (0..20).for_each(|number| publish(&mut page, &format!("p{number}")));
-    std::thread::sleep(Duration::from_secs(1));
-    let before = used(&weir);
-    (20..120).for_each(|number| publish(&mut page, &format!("p{number}")));
-    assert!(weir.pipelines("publish-webrtc").is_empty());
-    back_to(&weir, before);
+    publishers_come_and_go(&home.start(), 100).unwrap();
+}
+
+/// Weir with a fault: it reads no bus, and nothing else empties one.
+fn with_unread_buses(home: &Home) -> Weir {
+    let fault = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unread_bus-{}.so", std::process::id()));
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&fault);
+    compiler.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/unread_bus.c"));
+    let output = run(&mut compiler, SOON);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let weir = home.setup().env("LD_PRELOAD", &fault.to_string_lossy()).start();
+    // It is loaded by now.
+    std::fs::remove_file(fault).unwrap();
+    weir
+}
+
+#[test]
+fn buses_that_nobody_reads_are_found_out() {
+    let home = Home::new();
+    let left = publishers_come_and_go(&with_unread_buses(&home), 20).unwrap_err();
+    assert!(
+        left.threads >= 40 && left.descriptors >= 200,
+        "each publisher has left a thread and descriptors: {left:?}"
+    );
 }

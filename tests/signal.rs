@@ -155,13 +155,13 @@ fn bad_frames_close_their_socket_only() {
         assert!(page.hears("fail")["info"].is_string(), "{message}");
     }
     let mut binary = Page::established(&weir);
-    binary.0.send(Message::binary(vec![0u8; 1000])).unwrap();
+    binary.socket.send(Message::binary(vec![0u8; 1000])).unwrap();
     binary.say("ping", &Value::Null);
     binary.hears("pong");
     let mut huge = Page::established(&weir);
     // The server may close before it has read all of it.
-    let _ = huge.0.send(Message::text("x".repeat(5 << 20)));
-    wait("the end of a socket with a frame of 5 MB", SOON, || match huge.0.read() {
+    let _ = huge.socket.send(Message::text("x".repeat(5 << 20)));
+    wait("the end of a socket with a frame of 5 MB", SOON, || match huge.socket.read() {
         Ok(Message::Close(_)) | Err(_) => Some(()),
         Ok(_) => None,
     });

@@ -136,7 +136,7 @@ fn what_cannot_be_pulled_or_pushed_says_why() {
         ("pull", json!({"uri": "http://h", "remoteStreamName": "a"}), 400, "scheme"),
         ("pull", json!({"uri": "ws://u:secret@h", "remoteStreamName": "a"}), 400, "password"),
         ("push", json!({"uri": "ws://h:8080", "remoteStreamName": "a"}), 400, "localStreamName"),
-        ("push", json!({"uri": "rtmp://h/live/a", "localStreamName": "a"}), 400, "ws or wss"),
+        ("push", json!({"uri": "rtmp://h/live/a", "localStreamName": "a"}), 400, "ws and wss"),
         ("push", json!({"uri": "ws://h", "localStreamName": "a"}), 404, "no stream a"),
         ("terminate", json!({}), 400, "say which"),
         ("terminate", json!({"remoteStreamName": "a"}), 404, "no such"),

@@ -12,6 +12,7 @@ use crate::media::graph::GraphError;
 use crate::name::{NameError, mask};
 use crate::picture::PictureError;
 use crate::pull::{PullError, UriError};
+use crate::record::RecordError;
 
 /// What a caller is told when a call fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl From<PullError> for ApiError {
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
             PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
             PullError::Uri(error) => error.into(),
+            PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
         }
@@ -116,6 +118,19 @@ impl From<PictureError> for ApiError {
             PictureError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "SnapshotFailed", error.to_string())
             }
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::NoSession(_) => Self::not_found("StreamNotFound", error.to_string()),
+            RecordError::NotRecorded(_) => Self::not_found("RecorderNotFound", error.to_string()),
+            RecordError::Failed(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordingFailed", error.to_string())
+            }
+            RecordError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }
 }

@@ -85,6 +85,9 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::StreamInterrupted { stream, session, reason } => {
             ("streamInterrupted", Some(stream), Some(session), json!({"reason": mask(reason)}))
         }
+        Event::StreamWaits { stream, session, reason } => {
+            ("streamWaits", Some(stream), Some(session), json!({"reason": mask(reason)}))
+        }
         Event::StreamEnded { stream, session, info } => {
             ("streamEnded", Some(stream), Some(session), json!({"info": mask(info)}))
         }
@@ -101,6 +104,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::RecordingFinished { stream, session, file, duration, bytes, recovered, last } => {
             let fields = json!({"name": file_name(file), "duration": ms(*duration), "size": bytes, "recovered": recovered, "last": last});
             ("recordingFinished", stream.as_ref(), session.as_ref(), fields)
+        }
+        Event::RecordingHooked { stream, session, file, exit, failure, took } => {
+            let failure = failure.as_deref().map(mask);
+            let fields = json!({"name": file_name(file), "exitCode": exit, "reason": failure, "took": ms(*took)});
+            ("recordingHooked", stream.as_ref(), session.as_ref(), fields)
         }
         Event::RecordingFailed { stream, session, reason } => {
             ("recordingFailed", Some(stream), Some(session), json!({"reason": mask(reason)}))

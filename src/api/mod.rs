@@ -10,6 +10,7 @@ mod pipelines;
 mod ports;
 mod pull;
 mod range;
+mod recorder;
 mod recordings;
 mod request;
 mod routes;
@@ -28,9 +29,9 @@ use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
+use crate::record::{Index, Recorders};
 
 pub use ports::Ports;
-pub use recordings::Recordings;
 pub use serve::serve;
 
 /// What the handlers work with. A cheap handle.
@@ -46,8 +47,10 @@ pub struct Api {
     pub pictures: Pictures,
     /// Browsers' connections.
     pub connections: Connections,
+    /// Running recordings.
+    pub recorders: Recorders,
     /// Recorded files.
-    pub recordings: Recordings,
+    pub recordings: Index,
     /// The operator's folder of pages, absolute.
     pub web_root: Option<Arc<Path>>,
     /// The ports in use.

@@ -10,7 +10,7 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, pages, pipelines, ports, pull, recordings, stream};
+use super::{Api, connection, events, files, pages, pipelines, ports, pull, recorder, recordings, stream};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -39,14 +39,17 @@ impl Answer {
 
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
 const BOTH: &[Method] = &[Method::POST, Method::GET];
 
 async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let path = request.path.trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let methods = match segments[..] {
-        ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
+        ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] | ["rest-api", "rtsp", "startup"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
+        ["rest-api", "stream", "startRecording" | "stopRecording"] | ["rest-api", "recorder", "startup"] => POST,
+        ["rest-api", "recordings", _] => DELETE,
         ["rest-api", "pipelines" | "events" | "recordings" | "ports", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
@@ -56,10 +59,18 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
         match segments[..] {
             ["rest-api", "pull", "rtmp", call] => pull::call(api, Family::Rtmp, call, request).await,
             ["rest-api", "pull", call] => pull::call(api, Family::Pull, call, request).await,
+            ["rest-api", "rtsp", call] => pull::call(api, Family::Rtsp, call, request).await,
             ["rest-api", "stream", "find_all"] => stream::find_all(api),
             ["rest-api", "stream", "find"] => stream::find(api, request),
             ["rest-api", "stream", "terminate"] => stream::terminate(api, request).await,
             ["rest-api", "stream", "snapshot"] => stream::snapshot(api, request).await,
+            ["rest-api", "stream", "startRecording"] | ["rest-api", "recorder", "startup"] => {
+                recorder::start(api, request).await
+            }
+            ["rest-api", "stream", "stopRecording"] | ["rest-api", "recorder", "terminate"] => {
+                recorder::stop(api, request).await
+            }
+            ["rest-api", "recorder", "find_all"] => recorder::find_all(api),
             ["rest-api", "connection", "find_all"] => connection::find_all(api),
             ["rest-api", "connection", "find"] => connection::find(api, request),
             ["rest-api", "connection", "terminate"] => connection::terminate(api, request).await,
@@ -68,6 +79,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "pipelines", id, "graph.dot"] => pipelines::dot(api, id).await,
             ["rest-api", "pipelines", id, "graph.svg"] => pipelines::svg(api, id).await,
             ["rest-api", "recordings"] => recordings::list(api).await,
+            ["rest-api", "recordings", name] => recordings::delete(api, name).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
             ["client", "records", name] => files::record(api, request, name).await,
@@ -84,12 +96,14 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 /// Whether there is a call of that path; asked before its method is looked at.
 fn known(segments: &[&str]) -> bool {
     match segments {
-        ["rest-api", "pull", pull::PUSH] => true,
-        ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
-        ["rest-api", "stream", "snapshot"] => true,
+        ["rest-api", "pull", "rtmp", call] => pull::has(Family::Rtmp, call),
+        ["rest-api", "pull", call] => pull::has(Family::Pull, call),
+        ["rest-api", "rtsp", call] => pull::has(Family::Rtsp, call),
+        ["rest-api", "stream", "snapshot" | "startRecording" | "stopRecording"] => true,
+        ["rest-api", "recorder", call] => ["startup", "terminate", "find_all"].contains(call),
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
         ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
-        ["rest-api", "pipelines", _] | ["health", "live"] => true,
+        ["rest-api", "pipelines" | "recordings", _] | ["health", "live"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),

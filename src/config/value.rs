@@ -117,7 +117,7 @@ impl fmt::Display for RecordPolicy {
 }
 
 /// How the file name of a recording is encoded: `encode_record_name` (wcs.md 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum NameEncoding {
     /// As it is: `false`, or nothing.
     Plain,

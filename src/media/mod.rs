@@ -4,11 +4,13 @@
 //! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
 //! [`Part`] after another. Protocols of weir's own push frames into an [`Ingest`] and take them from a [`Tap`].
 
+mod announced;
 mod bindings;
 mod bus;
 mod catalog;
 mod encoded;
 mod fanout;
+mod flv_clock;
 pub mod graph;
 mod ingest;
 mod moof;
@@ -19,16 +21,18 @@ mod pipeline;
 mod pipelines;
 mod recording;
 mod rendition;
+mod segment;
 mod snapshot;
 mod source;
 mod tap;
 mod template;
+mod timeline;
 mod track;
 
 pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError, Verdict};
 pub use encoded::{Format, Input, Output};
-pub use fanout::{Fanout, TrackFigures};
+pub use fanout::{Fanout, ORIGIN, TrackFigures};
 pub use ingest::Ingest;
 pub(crate) use moof::mend as mend_moof;
 pub use payloader::Payloader;

@@ -1,13 +1,16 @@
 //! Pull agents: our clients that dial remote servers and publish what they get.
 //!
-//! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What a pulled RTMP
-//! stream may bring is decided by [`policy`]; [`wcs`] speaks to other WCS servers.
+//! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What differs between the
+//! protocols of sources is in [`scheme`]; what a pulled RTMP stream may bring is decided by [`policy`]; [`wcs`] speaks to
+//! other WCS servers.
 
 mod address;
 mod agent;
 pub mod policy;
+mod scheme;
 pub mod wcs;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +20,9 @@ use tokio_util::task::TaskTracker;
 
 pub use address::{Scheme, SourceUri, UriError};
 pub use agent::{AgentStatus, AgentView, Direction};
+pub use scheme::{RtspTransport, Rules};
 
-use crate::hub::{Hub, PublishError, Publisher, Recorded, StreamHandle};
+use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
 use crate::media::{Catalog, Pipelines};
 use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
@@ -27,13 +31,36 @@ use policy::SourcePolicy;
 /// How many commands may wait for the supervisor.
 const QUEUE: usize = 256;
 
-/// Which REST family started an agent. `/pull/rtmp/*` sees RTMP agents of either; `/pull/*` sees its own.
+/// Which REST family started an agent. `/pull/rtmp/*` and `/rtsp/*` see every agent of their scheme; `/pull/*` sees its
+/// own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// `/rest-api/pull/rtmp/*`.
     Rtmp,
+    /// `/rest-api/rtsp/*`.
+    Rtsp,
     /// `/rest-api/pull/*`.
     Pull,
+}
+
+impl Family {
+    /// The family of a scheme's own.
+    fn of(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Rtmp => Self::Rtmp,
+            Scheme::Rtsp => Self::Rtsp,
+            Scheme::Wcs => Self::Pull,
+        }
+    }
+
+    /// The scheme it is for; `None` for all.
+    fn scheme(self) -> Option<Scheme> {
+        match self {
+            Self::Rtmp => Some(Scheme::Rtmp),
+            Self::Rtsp => Some(Scheme::Rtsp),
+            Self::Pull => None,
+        }
+    }
 }
 
 /// A source to pull.
@@ -57,22 +84,11 @@ pub struct PullRequest {
     pub on_demand: bool,
 }
 
-/// A stream to publish on another server.
-#[derive(Debug, Clone)]
-pub struct PushRequest {
-    /// The server's address.
-    pub uri: SourceUri,
-    /// The stream's name here.
-    pub local_name: StreamName,
-    /// Its name there.
-    pub remote_name: StreamName,
-}
-
 impl PullRequest {
     /// What a player asks for.
-    fn on_demand(family: Family, uri: SourceUri, remote_name: Option<StreamName>) -> Self {
+    fn on_demand(uri: SourceUri, remote_name: Option<StreamName>) -> Self {
         Self {
-            family,
+            family: Family::of(uri.scheme()),
             uri,
             remote_name,
             local_name: None,
@@ -82,6 +98,17 @@ impl PullRequest {
             on_demand: true,
         }
     }
+}
+
+/// A stream to publish on another server.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The server's address.
+    pub uri: SourceUri,
+    /// The stream's name here.
+    pub local_name: StreamName,
+    /// Its name there.
+    pub remote_name: StreamName,
 }
 
 /// Why a pull is not started.
@@ -106,18 +133,21 @@ pub enum PullError {
     /// There is nothing to push.
     #[error("there is no stream {0} to push")]
     NoStream(StreamName),
-    /// The local name is taken, or the server is closing.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// The URI cannot be a stream name.
-    #[error("the local stream name: {0}")]
-    Name(#[from] NameError),
     /// wss is not allowed.
     #[error(transparent)]
     Uri(#[from] UriError),
     /// The address does not say which stream, and nothing else does.
     #[error("the field remoteStreamName is missing: which stream of {0} is wanted?")]
     NoRemoteName(SourceUri),
+    /// The local name is taken, or the server is closing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The URI cannot be a stream name.
+    #[error("the local stream name: {0}")]
+    Name(#[from] NameError),
+    /// The family pulls addresses of another scheme.
+    #[error("{0} is not for this call: {1}")]
+    OtherFamily(String, &'static str),
     /// Neither sound nor pictures are asked for.
     #[error("hasAudio and hasVideo are both false: there would be nothing to pull")]
     NoTracks,
@@ -140,22 +170,14 @@ pub struct Tools {
     pub stall_timeout: Duration,
     /// When to dial again.
     pub backoff: Backoff,
-    /// Record every pulled RTMP stream, asked for or not.
-    pub record_all: bool,
-    /// How long a source that players asked for stays without them; `None` for ever.
-    pub idle_timeout: Option<Duration>,
+    /// What holds for RTMP sources.
+    pub rtmp: Rules,
+    /// What holds for RTSP sources.
+    pub rtsp: Rules,
+    /// How RTSP sources send.
+    pub rtsp_transport: RtspTransport,
     /// What other WCS servers are called with.
     pub wcs: wcs::Tools,
-}
-
-impl Tools {
-    /// The same for a source of this scheme.
-    fn idle_timeout(&self, scheme: Scheme) -> Option<Duration> {
-        match scheme {
-            Scheme::Rtmp => self.idle_timeout,
-            Scheme::Wcs => self.wcs.idle_timeout,
-        }
-    }
 }
 
 /// A cheap handle on the supervisor.
@@ -236,16 +258,13 @@ impl Pulls {
         if let Some(stream) = find() {
             return Ok(stream);
         }
-        let request = match name.as_str().split_once("://") {
-            Some(("rtmp" | "rtmps", _)) => {
-                let uri = SourceUri::rtmp(name.as_str()).map_err(|_| "Bad URI")?;
-                PullRequest::on_demand(Family::Rtmp, uri, None)
-            }
-            Some(_) => return Err("Failed to get agent storage"),
-            None => {
-                let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
-                PullRequest::on_demand(Family::Pull, origin, Some(name.clone()))
-            }
+        let request = if name.as_str().contains("://") {
+            let scheme = Scheme::of(name.as_str()).filter(|scheme| *scheme != Scheme::Wcs);
+            let scheme = scheme.ok_or("Failed to get agent storage")?;
+            PullRequest::on_demand(SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?, None)
+        } else {
+            let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
+            PullRequest::on_demand(origin, Some(name.clone()))
         };
         match self.pull(request).await {
             // Another player was faster, or a pull has it under another name.
@@ -260,10 +279,9 @@ impl Pulls {
 
     /// The agents a family sees.
     pub fn seen_by(&self, family: Family) -> Vec<Agent> {
-        // `/pull/rtmp/*` sees its own kind, however it was started; `/pull/*` sees what it started.
-        let sees = |agent: &&Agent| match family {
-            Family::Rtmp => agent.uri.scheme() == Scheme::Rtmp,
-            Family::Pull => agent.family == family,
+        let sees = |agent: &&Agent| match family.scheme() {
+            Some(scheme) => agent.uri.scheme() == scheme,
+            None => agent.family == family,
         };
         self.agents.borrow().iter().filter(sees).cloned().collect()
     }
@@ -311,7 +329,7 @@ impl Agent {
         };
         let pulls = self.view().direction == Direction::Pull;
         let same = pulls && self.family == request.family && self.uri.secret() == request.uri.secret();
-        same && (self.uri.scheme() == Scheme::Rtmp || same_name())
+        same && (self.uri.scheme() != Scheme::Wcs || same_name())
     }
 
     /// Ends the agent and its stream; waits until both are gone.
@@ -359,7 +377,11 @@ impl Supervisor {
         if !request.has_audio && !request.has_video {
             return Err(PullError::NoTracks);
         }
-        if request.uri.scheme() == Scheme::Wcs {
+        let scheme = request.uri.scheme();
+        if request.family.scheme().is_some_and(|own| own != scheme) {
+            return Err(PullError::OtherFamily(request.uri.to_string(), scheme.calls()));
+        }
+        if scheme == Scheme::Wcs {
             self.tools.wcs.check(&request.uri)?;
             if request.remote_name.is_none() {
                 return Err(PullError::NoRemoteName(request.uri));
@@ -385,24 +407,17 @@ impl Supervisor {
         let stop = CancellationToken::new();
         let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
         let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), ends);
-        let agent = Agent { uri: request.uri, remote_name: request.remote_name, family: request.family, view, stop };
-        self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
-        let goners = self.goners.clone();
-        self.tasks.spawn(async move {
-            let view = job.run().await;
-            // A supervisor that is gone has no list.
-            let _ = goners.send(Ended { session, _view: view });
-        });
+        let PullRequest { uri, remote_name, family, .. } = request;
+        self.run_agent(Agent { uri, remote_name, family, view, stop }, session, job.run());
         Ok(())
     }
 
     fn push(&self, request: PushRequest) -> Result<(), PullError> {
         if request.uri.scheme() != Scheme::Wcs {
-            return Err(UriError::Scheme(request.uri.to_string(), "ws or wss, to push to").into());
+            return Err(PullError::OtherFamily(request.uri.to_string(), "streams are pushed to ws and wss addresses"));
         }
         self.tools.wcs.check(&request.uri)?;
-        let running = self.list.borrow().clone();
-        if running.iter().any(|agent| agent.pushes(&request)) {
+        if self.list.borrow().iter().any(|agent| agent.pushes(&request)) {
             return Err(PullError::AlreadyPushed { uri: request.uri.to_string(), stream: request.remote_name });
         }
         if !self.tools.hub.streams().contains_key(&request.local_name) {
@@ -414,14 +429,24 @@ impl Supervisor {
         let (job, view) = wcs::Push::new(request.clone(), session.clone(), self.tools.clone(), ends);
         let PushRequest { uri, remote_name, .. } = request;
         let agent = Agent { uri, remote_name: Some(remote_name), family: Family::Pull, view, stop };
+        self.run_agent(agent, session, job.run());
+        Ok(())
+    }
+
+    /// Lists an agent and runs it to its end.
+    fn run_agent(
+        &self,
+        agent: Agent,
+        session: MediaSessionId,
+        run: impl Future<Output = watch::Sender<AgentView>> + Send + 'static,
+    ) {
         self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
         let goners = self.goners.clone();
         self.tasks.spawn(async move {
-            let view = job.run().await;
+            let view = run.await;
             // A supervisor that is gone has no list.
             let _ = goners.send(Ended { session, _view: view });
         });
-        Ok(())
     }
 
     fn publisher(&self, request: &PullRequest, session: MediaSessionId) -> Result<Publisher, NameError> {
@@ -429,20 +454,18 @@ impl Supervisor {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
         };
-        if request.uri.scheme() == Scheme::Wcs {
-            return Ok(wcs::publisher(request, name, session));
-        }
-        let recorded = if self.tools.policy.records_video() { Recorded::Everything } else { Recorded::SoundOnly };
+        let scheme = request.uri.scheme();
+        let record = request.record || self.tools.rules(scheme).record_all;
         Ok(Publisher {
             name,
             session,
             app_key: "defaultApp".into(),
             connection: request.uri.to_string(),
-            provider: "Flash",
-            media_type: "rtmp",
-            transport: "TCP",
-            record: (request.record || self.tools.record_all).then_some(recorded),
-            by: format!("rtmp pull of {}", request.uri),
+            provider: scheme.provider(),
+            media_type: scheme.media_type(),
+            transport: self.tools.transport(scheme),
+            record: record.then(|| self.tools.recorded(scheme)),
+            by: format!("{} pull of {}", scheme.media_type(), request.uri),
         })
     }
 

@@ -302,7 +302,7 @@ impl Connection {
     }
 
     fn status(&self, id: &MediaSessionId, name: &StreamName, published: bool, status: &str, info: Option<&str>) {
-        let status = Status { session: id, name, published, status, info, record_name: None, path: None };
+        let status = Status { session: id, name, published, status, info, record_name: None, muted: None, path: None };
         self.outbox.text(message::stream_status(&status));
     }
 
@@ -362,6 +362,10 @@ impl Connection {
 
     async fn play(&mut self, call: StreamCall) -> Result<(), String> {
         let Ok((id, name, offer)) = self.open(&call, false) else { return Ok(()) };
+        if call.wants_transcoding() {
+            self.status(&id, &name, false, "FAILED", Some("Transcoding required, but disabled"));
+            return Ok(());
+        }
         let stream = match self.signal.pulls.stream_for(&name).await {
             Ok(stream) => stream,
             Err(info) => {
@@ -427,6 +431,7 @@ impl Connection {
         let streams = self.signal.hub.streams();
         let name = call.name.as_deref().and_then(|name| StreamName::new(name).ok());
         let info = match name.and_then(|name| streams.get(&name).map(StreamHandle::view)) {
+            _ if self.app_key.is_none() => Some("Session not ready"),
             None => Some("Stream not found"),
             Some(view) if view.phase == Phase::Waiting => Some("Publish stream is not ready"),
             Some(_) => None,
@@ -504,7 +509,7 @@ fn info_of(error: &SdpError) -> &'static str {
 
 fn publisher_news(outbox: &Outbox, session: &MediaSessionId, name: &StreamName, news: PublishNews) {
     let status = |status, info, record_name| {
-        let status = Status { session, name, published: true, status, info, record_name, path: None };
+        let status = Status { session, name, published: true, status, info, record_name, muted: None, path: None };
         outbox.text(message::stream_status(&status));
     };
     match news {
@@ -524,18 +529,18 @@ fn player_news(
     origin: Option<&StreamHandle>,
     news: PlayNews,
 ) {
-    let status = |status, info| {
+    let status = |status, info, muted| {
         let path = origin.map(|stream| stream.view().path());
         let path = path.as_deref();
-        let status = Status { session, name, published: false, status, info, record_name: None, path };
+        let status = Status { session, name, published: false, status, info, record_name: None, muted, path };
         outbox.text(message::stream_status(&status));
     };
     let event = |kind, payload| outbox.text(message::stream_event(session.as_str(), kind, &payload));
     match news {
-        PlayNews::Pending => status("PENDING", None),
+        PlayNews::Pending => status("PENDING", None, None),
         PlayNews::Answer(sdp) => outbox.text(message::remote_sdp(session, &sdp)),
-        PlayNews::Playing { size } => {
-            status("PLAYING", None);
+        PlayNews::Playing { size, muted } => {
+            status("PLAYING", None, Some(muted));
             if let Some((width, height)) = size {
                 event("resize", json!({"streamerVideoWidth": width, "streamerVideoHeight": height}));
             }
@@ -543,6 +548,6 @@ fn player_news(
         PlayNews::NotEnoughBandwidth { stream_bps, estimate_bps } => {
             event("notEnoughBandwidth", json!({"info": format!("{stream_bps}/{estimate_bps}")}));
         }
-        PlayNews::Ended { failed, info } => status(if failed { "FAILED" } else { "STOPPED" }, Some(&info)),
+        PlayNews::Ended { failed, info } => status(if failed { "FAILED" } else { "STOPPED" }, Some(&info), None),
     }
 }

@@ -122,6 +122,8 @@ pub enum PlayNews {
     Playing {
         /// Width and height in pixels.
         size: Option<(u32, u32)>,
+        /// Whether the publisher has switched sound and picture off.
+        muted: (bool, bool),
     },
     /// Its line is too thin for the stream.
     NotEnoughBandwidth {
@@ -164,12 +166,13 @@ impl Viewing {
     /// browser's own stop.
     pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
         let view = self.subscription.view();
+        let (late, gone) = never_came(&view.borrow());
         let end = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
             () = self.subscription.terminated() => Some(End::Failed(STOPPED_BY_REST.into())),
-            info = ended(view) => Some(End::Failed(info.into())),
-            end = self.play(&news) => Some(end),
+            info = ended(view, gone) => Some(End::Failed(info.into())),
+            end = self.play(late, &news) => Some(end),
         };
         let (failed, info) = match end {
             None => (false, stopped_by().to_owned()),
@@ -180,10 +183,8 @@ impl Viewing {
         news(PlayNews::Ended { failed, info });
     }
 
-    async fn play(&self, news: &impl Fn(PlayNews)) -> End {
-        let Some(view) = self.live(news).await else {
-            return End::Failed("Failed to connect to origin stream".into());
-        };
+    async fn play(&self, late: &str, news: &impl Fn(PlayNews)) -> End {
+        let Some(view) = self.live(news).await else { return End::Failed(late.into()) };
         let feed = match self.plays.feed(&self.stream, view.clone()).await {
             Ok(feed) => feed,
             Err(error) => return End::Failed(error.to_string()),
@@ -228,7 +229,9 @@ impl Viewing {
                 ViewerEvent::Connected => {
                     self.subscription.set_status("PLAYING");
                     let video = view.tracks.iter().find(|track| track.kind == Kind::Video);
-                    news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)) });
+                    let now = self.subscription.view();
+                    let muted = (now.borrow().audio_muted, now.borrow().video_muted);
+                    news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)), muted });
                 }
                 ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps } => {
                     news(PlayNews::NotEnoughBandwidth { stream_bps, estimate_bps });
@@ -282,9 +285,18 @@ fn end_of(reason: EndReason) -> End {
     }
 }
 
-/// Resolves when the stream has ended: with the text for a viewer.
-async fn ended(mut view: watch::Receiver<StreamView>) -> &'static str {
+/// WCS's texts for a viewer of a stream that has no media yet: it took too long, and it has ended so.
+fn never_came(view: &StreamView) -> (&'static str, &'static str) {
+    const NO_SOURCE: &str = "Failed to connect to origin stream";
+    match view.publisher().is_some_and(|publisher| publisher.media_type == "publish") {
+        true => ("Publish stream is not ready", STOPPED_BY_PUBLISHER),
+        false => (NO_SOURCE, NO_SOURCE),
+    }
+}
+
+/// Resolves when the stream has ended: with the text for a viewer, which is `never_came` if it had no media then.
+async fn ended(mut view: watch::Receiver<StreamView>, never_came: &'static str) -> &'static str {
     while view.changed().await.is_ok() {}
     let phase = view.borrow().phase;
-    if phase == Phase::Waiting { "Failed to connect to origin stream" } else { STOPPED_BY_PUBLISHER }
+    if phase == Phase::Waiting { never_came } else { STOPPED_BY_PUBLISHER }
 }

@@ -12,7 +12,12 @@ use tungstenite::{Message, WebSocket, client};
 use super::support::{SOON, Weir};
 
 /// A browser's side of the WebSocket.
-pub struct Page(pub WebSocket<TcpStream>, Duration);
+pub struct Page {
+    pub socket: WebSocket<TcpStream>,
+    /// How long a message may take to come.
+    patience: Duration,
+    sdp: Option<String>,
+}
 
 impl Page {
     pub fn open(weir: &Weir) -> Self {
@@ -21,7 +26,7 @@ impl Page {
         stream.set_read_timeout(Some(SOON)).unwrap();
         // Any path is taken.
         let (socket, _) = client(format!("ws://127.0.0.1:{port}/any/path"), stream).unwrap();
-        Self(socket, SOON)
+        Self { socket, patience: SOON, sdp: None }
     }
 
     pub fn established(weir: &Weir) -> Self {
@@ -35,8 +40,8 @@ impl Page {
 
     /// How long it may take until the next message comes.
     pub fn patience(&mut self, limit: Duration) {
-        self.0.get_ref().set_read_timeout(Some(limit)).unwrap();
-        self.1 = limit;
+        self.socket.get_ref().set_read_timeout(Some(limit)).unwrap();
+        self.patience = limit;
     }
 
     pub fn say(&mut self, message: &str, data: &Value) {
@@ -44,16 +49,36 @@ impl Page {
     }
 
     pub fn raw(&mut self, text: &str) {
-        self.0.send(Message::text(text)).unwrap();
+        self.socket.send(Message::text(text)).unwrap();
     }
 
     pub fn next(&mut self) -> Message {
-        self.0.read().unwrap()
+        self.socket.read().unwrap()
+    }
+
+    /// The next message that is no ping: its name and its `data[0]`. An SDP is kept for [`Page::last_sdp`].
+    pub fn next_but_ping(&mut self) -> (String, Value) {
+        loop {
+            let Message::Text(text) = self.next() else { continue };
+            let message: Value = serde_json::from_str(&text).unwrap();
+            let name = message["message"].as_str().unwrap();
+            if name == "setRemoteSDP" {
+                self.sdp = message["data"][1].as_str().map(str::to_owned);
+            }
+            if name != "ping" {
+                return (name.to_owned(), message["data"][0].clone());
+            }
+        }
+    }
+
+    /// The last answer that [`Page::next_but_ping`] has met.
+    pub fn last_sdp(&self) -> Option<&str> {
+        self.sdp.as_deref()
     }
 
     /// The next message of this name; its `data[0]`, or all of `data` for an SDP.
     pub fn hears(&mut self, name: &str) -> Value {
-        let until = Instant::now() + self.1;
+        let until = Instant::now() + self.patience;
         loop {
             assert!(Instant::now() < until, "no {name} came");
             let Message::Text(text) = self.next() else { continue };
@@ -76,11 +101,16 @@ impl Page {
         self.say("publishStream", &call);
     }
 
+    pub fn play(&mut self, session: &str, name: &str, sdp: &str) {
+        let call = json!({"mediaSessionId": session, "name": name, "published": false, "record": false, "sdp": sdp});
+        self.say("playStream", &call);
+    }
+
     /// How the server closes the socket.
     pub fn closed(&mut self) -> CloseCode {
-        let until = Instant::now() + self.1;
+        let until = Instant::now() + self.patience;
         while Instant::now() < until {
-            match self.0.read() {
+            match self.socket.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code,
                 Ok(_) => {}
                 Err(error) => panic!("the socket ended without a reason: {error}"),

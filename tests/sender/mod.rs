@@ -2,7 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part of it; a test fails by panicking")]
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -14,6 +15,7 @@ use super::support::SOON;
 pub struct Sender {
     pipeline: gst::Pipeline,
     peer: gst::Element,
+    asked: Arc<AtomicUsize>,
     /// webrtcbin forgets its agent where nobody holds it.
     _ice: gst::Object,
 }
@@ -22,15 +24,18 @@ impl Sender {
     pub fn new() -> Self {
         gst::init().unwrap();
         let line = "webrtcbin name=peer bundle-policy=max-bundle videotestsrc is-live=true ! \
-             video/x-raw,width=160,height=120,framerate=15/1 ! vp8enc deadline=1 keyframe-max-dist=15 ! rtpvp8pay ! \
+             video/x-raw,width=160,height=120,framerate=15/1 ! vp8enc name=encoder deadline=1 keyframe-max-dist=15 ! rtpvp8pay ! \
              application/x-rtp,media=video,encoding-name=VP8,payload=96 ! valve name=valve ! peer.";
         let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
         // An unread bus keeps what its messages refer to.
         pipeline.bus().unwrap().set_sync_handler(|_, _| gst::BusSyncReply::Drop);
         let peer = pipeline.by_name("peer").unwrap();
+        let asked = count_keyframe_requests(&pipeline.by_name("encoder").unwrap());
         let ice: gst::Object = peer.property("ice-agent");
+        // It would look for a router on the local network.
+        ice.property::<gst::glib::Object>("agent").set_property("upnp", false);
         assert!(ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]));
-        Self { pipeline, peer, _ice: ice }
+        Self { pipeline, peer, asked, _ice: ice }
     }
 
     /// The offer; sending begins once it is answered.
@@ -57,10 +62,29 @@ impl Sender {
         self.peer.emit_by_name::<()>("set-remote-description", &[&answer, &None::<gst::Promise>]);
     }
 
+    /// How often the other side has asked for a keyframe.
+    pub fn keyframes_asked(&self) -> usize {
+        self.asked.load(SeqCst)
+    }
+
     /// Whether no picture goes out; the connection stays.
     pub fn hold(&self, held: bool) {
         self.pipeline.by_name("valve").unwrap().set_property("drop", held);
     }
+}
+
+fn count_keyframe_requests(encoder: &gst::Element) -> Arc<AtomicUsize> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let count = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+        let wish = info.event().and_then(|event| event.structure()).map(|structure| structure.name().as_str());
+        if wish == Some("GstForceKeyUnit") {
+            counter.fetch_add(1, SeqCst);
+        }
+        gst::PadProbeReturn::Ok
+    };
+    encoder.static_pad("src").unwrap().add_probe(gst::PadProbeType::EVENT_UPSTREAM, count);
+    asked
 }
 
 impl Drop for Sender {

@@ -72,8 +72,9 @@ impl Home {
     pub fn files(&self, ending: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.records()) else { return Vec::new() };
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-        // The server's mark that the directory is its own is no recording.
-        files.retain(|file| file.to_string_lossy().ends_with(ending) && !file.ends_with(".weir.lock"));
+        // The server's mark that the directory is its own, and what it knows of the files, are no recordings.
+        let own = |file: &PathBuf| file.ends_with(".weir.lock") || file.ends_with(".weir");
+        files.retain(|file| file.to_string_lossy().ends_with(ending) && !own(file));
         files.sort();
         files
     }
@@ -107,6 +108,8 @@ impl Home {
         let setup = self.bare("serve").arg("--data").arg(&self.path().join("data").to_string_lossy());
         let setup =
             setup.set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0").set("ip_local=127.0.0.1");
+        // A stream whose encoder has left ends at once, unless a test is about just that.
+        let setup = setup.set("publisher_linger=0");
         setup.set(&format!("record_dir={}", self.records().display()))
     }
 

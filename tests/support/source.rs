@@ -129,10 +129,16 @@ impl Clip {
     /// x264's own distance of keyframes, 250 frames, and no scene cut that adds one.
     pub const LONG_GOP: Self =
         Self { name: "long-gop", video: Some(&["-bf", "0", "-sc_threshold", "0"]), seconds: 40, ..Self::AV };
+    /// A keyframe every two seconds, and every four: as cameras and encoders are often set.
+    pub const GOP_2: Self =
+        Self { name: "gop-2", video: Some(&["-bf", "0", "-g", "50", "-sc_threshold", "0"]), ..Self::LONG_GOP };
+    pub const GOP_4: Self =
+        Self { name: "gop-4", video: Some(&["-bf", "0", "-g", "100", "-sc_threshold", "0"]), ..Self::LONG_GOP };
     pub const B_FRAMES: Self =
         Self { name: "b-frames", video: Some(&["-bf", "2", "-g", "25", "-sc_threshold", "0"]), ..Self::AV };
     pub const VIDEO: Self = Self { name: "video", audio: None, ..Self::AV };
     pub const AUDIO: Self = Self { name: "audio", video: None, ..Self::AV };
+    pub const LONG_AUDIO: Self = Self { name: "long-audio", seconds: 40, ..Self::AUDIO };
     pub const MONO_48: Self = Self { name: "mono48", audio: Some(MONO), ..Self::AV };
     /// As much as fills a small disk soon.
     pub const HEAVY: Self = Self {

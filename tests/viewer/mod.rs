@@ -2,13 +2,13 @@
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use str0m::change::SdpAnswer;
+use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpPacket as Received;
@@ -99,24 +99,41 @@ impl Client {
 
     /// A client that receives sound and pictures, its offer answered by `answer`.
     pub fn join_by(answer: impl FnOnce(String) -> String) -> Client {
-        Self::joined(Direction::RecvOnly, answer)
+        Self::joined_at(Ipv4Addr::LOCALHOST.into(), answer)
+    }
+
+    /// The same on another address of the host.
+    pub fn joined_at(address: IpAddr, answer: impl FnOnce(String) -> String) -> Client {
+        Self::new(address).offering(Direction::RecvOnly, answer)
     }
 
     /// One that offers to send both. It has nothing to send.
     pub fn publish_by(answer: impl FnOnce(String) -> String) -> Client {
-        Self::joined(Direction::SendOnly, answer)
+        Self::new(Ipv4Addr::LOCALHOST.into()).offering(Direction::SendOnly, answer)
     }
 
-    fn joined(direction: Direction, answer: impl FnOnce(String) -> String) -> Client {
+    /// One that receives what another side offers; its answer too.
+    pub fn answering(address: IpAddr, offer: &str) -> (Client, String) {
+        let mut client = Self::new(address);
+        let answer = client.rtc.sdp_api().accept_offer(SdpOffer::from_sdp_string(offer).unwrap()).unwrap();
+        (client, answer.to_sdp_string())
+    }
+
+    fn offering(mut self, direction: Direction, answer: impl FnOnce(String) -> String) -> Client {
+        let (sdp, pending) = offer(&mut self.rtc, direction);
+        self.answer = answer(sdp);
+        let parsed = SdpAnswer::from_sdp_string(&self.answer).unwrap();
+        self.rtc.sdp_api().accept_answer(pending, parsed).unwrap();
+        self.joined = Instant::now();
+        self
+    }
+
+    fn new(address: IpAddr) -> Client {
         let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind((address, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
         let local = socket.local_addr().unwrap();
         rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
-        let (sdp, pending) = offer(&mut rtc, direction);
-        let answer = answer(sdp);
-        let parsed = SdpAnswer::from_sdp_string(&answer).unwrap();
-        rtc.sdp_api().accept_answer(pending, parsed).unwrap();
         Client {
             rtc,
             socket,
@@ -131,7 +148,7 @@ impl Client {
             closed: false,
             keep: true,
             count: 0,
-            answer,
+            answer: String::new(),
             decoy: None,
             mute_dtls: false,
             limit: None,

@@ -21,10 +21,8 @@ pub(super) use push::Push;
 pub(super) use source::one_try;
 pub use tls::Trust;
 
-use super::{PullRequest, SourceUri, UriError};
-use crate::hub::{Publisher, Recorded};
+use super::{Rules, SourceUri, UriError};
 use crate::media::PeerOptions;
-use crate::name::{MediaSessionId, StreamName};
 use call::Address;
 
 /// What a WCS listens at, where an address does not say it.
@@ -41,8 +39,8 @@ pub struct Tools {
     pub media_timeout: Duration,
     /// The servers that are asked for what nobody publishes here.
     pub origins: Vec<SourceUri>,
-    /// How long a stream that players asked for stays without them; `None` for ever.
-    pub idle_timeout: Option<Duration>,
+    /// What holds for streams that are pulled.
+    pub rules: Rules,
 }
 
 impl Tools {
@@ -78,21 +76,6 @@ fn address(uri: &SourceUri) -> Result<Address, String> {
     let host = url.host_str().ok_or("it has no host")?.trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().ok_or("it has no port")?;
     Ok(Address { host, port, tls: url.scheme() == "wss", uri: url.into() })
-}
-
-/// The publisher of a pulled stream.
-pub(super) fn publisher(request: &PullRequest, name: StreamName, session: MediaSessionId) -> Publisher {
-    Publisher {
-        name,
-        session,
-        app_key: "defaultApp".into(),
-        connection: request.uri.to_string(),
-        provider: "WebRTC",
-        media_type: "wcs",
-        transport: "UDP",
-        record: request.record.then_some(Recorded::Everything),
-        by: format!("pull of {}", request.uri),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::agent::{AgentStatus, Job, Outcome, WATCH};
+use super::super::scheme::Cause;
 use super::call::{Call, News, Subject};
 use super::dialogue::{End, Way};
 use crate::media::{Agreed, Kind, Peer, PeerEvent, SourceEvent, Track};
@@ -16,7 +17,7 @@ impl From<End> for Outcome {
     fn from(end: End) -> Self {
         match end {
             End::Lost(reason) => Outcome::failed(reason),
-            End::NoStream(reason) => Outcome { answered: true, ..Outcome::failed(reason) },
+            End::NoStream(reason) => Outcome { answered: true, cause: Cause::NotFound, ..Outcome::failed(reason) },
             End::Loop(reason) => Outcome { hopeless: true, ..Outcome::failed(reason) },
         }
     }
@@ -60,8 +61,7 @@ async fn open(job: &Job) -> Result<Call, Outcome> {
 async fn offer(job: &Job) -> Result<(Peer, String), String> {
     let wanted = [(Kind::Video, job.request.has_video), (Kind::Audio, job.request.has_audio)];
     let kinds: Vec<Kind> = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect();
-    let launch = job.tools.catalog.launch("pull-wcs", |filling| filling.track(Kind::Video).track(Kind::Audio));
-    let launch = launch.map_err(|error| error.to_string())?;
+    let launch = job.tools.launch(&job.request.uri).map_err(|error| error.to_string())?;
     let (pipelines, options) = (&job.tools.pipelines, &job.tools.wcs.options);
     let (name, fanout) = (job.publication.name(), job.publication.fanout());
     let made = Peer::offer_to_receive(pipelines, launch, name, fanout, &kinds, options).await;
