@@ -11,21 +11,26 @@
 
 mod aac;
 mod browser;
+mod hooks;
 mod record;
 mod rtmp;
 mod source;
+mod ssh;
 mod value;
 mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
+pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 pub use wcs::Wcs;
 
 use source::{Layers, mask};
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -49,12 +54,16 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// AAC.
     pub aac: Aac,
+    /// The command line over SSH.
+    pub ssh: Ssh,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
     /// The same from WCS servers, and an edge.
     pub wcs: Wcs,
+    /// Calling hook servers.
+    pub hooks: Hooks,
     /// How long an orderly stop may take (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
 }
@@ -66,10 +75,24 @@ pub struct Http {
     pub port: u16,
     /// The largest request body in bytes, at least 1 (`rest_max_body`).
     pub max_body: u64,
+    /// Whether who calls has to log in (`disable_rest_auth=false`).
+    pub auth: bool,
+    /// A token that logs in beside the users; `None` for none (`rest_api_token`).
+    pub api_token: Option<ApiToken>,
     /// What pages of other origins may do.
     pub cors: Cors,
     /// The operator's folder of pages, served at `/client2/`; `None` for no such folder (`web_root`).
     pub web_root: Option<PathBuf>,
+}
+
+/// A token that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(pub String);
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
 }
 
 /// The `Access-Control-Allow-*` headers of REST answers: printable ASCII, sent as they are; `None` sends no header.
@@ -156,13 +179,15 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, aac, record, pull, wcs, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
             ("ip_local", ip_local.to_string()),
             ("http.port", http.port.to_string()),
             ("rest_max_body", value::show_size(http.max_body)),
+            ("disable_rest_auth", (!http.auth).to_string()),
+            ("rest_api_token", http.api_token.as_ref().map(|token| token.0.clone()).unwrap_or_default()),
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
@@ -172,6 +197,7 @@ impl Config {
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
         settings.extend(aac.settings());
+        settings.extend(ssh.settings());
         settings.extend(record.settings());
         settings.extend([
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
@@ -185,6 +211,7 @@ impl Config {
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
         settings.extend(wcs.settings());
+        settings.extend(hooks.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
@@ -200,9 +227,11 @@ impl Config {
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
         let aac = Aac::read(layers);
+        let ssh = Ssh::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let wcs = Wcs::read(layers);
+        let hooks = Hooks::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
@@ -211,9 +240,11 @@ impl Config {
             webrtc: webrtc?,
             rtmp: rtmp?,
             aac: aac?,
+            ssh: ssh?,
             record: record?,
             pull: pull?,
             wcs: wcs?,
+            hooks: hooks?,
             shutdown_timeout: shutdown_timeout?,
         })
     }
@@ -236,9 +267,18 @@ impl Http {
     fn read(layers: &mut Layers) -> Option<Self> {
         let port = layers.get("http.port", value::port);
         let max_body = layers.get("rest_max_body", value::positive_size);
+        let open = layers.get("disable_rest_auth", value::switch);
+        let api_token = layers.get("rest_api_token", value::token);
         let cors = Cors::read(layers);
         let web_root = layers.get("web_root", value::path);
-        Some(Self { port: port?, max_body: max_body?, cors: cors?, web_root: web_root? })
+        Some(Self {
+            port: port?,
+            max_body: max_body?,
+            auth: !open?,
+            api_token: api_token?.map(ApiToken),
+            cors: cors?,
+            web_root: web_root?,
+        })
     }
 }
 

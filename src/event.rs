@@ -1,8 +1,10 @@
 //! The one feed of what happened. The log, and later the hooks, the browsers and the metrics, read it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::name::{MediaSessionId, StreamName};
@@ -57,6 +59,25 @@ pub enum Event {
         session: MediaSessionId,
         /// Why.
         info: String,
+    },
+    /// A media session, publisher or player, has another status.
+    SessionStatus {
+        /// The stream.
+        stream: StreamName,
+        /// The media session.
+        session: MediaSessionId,
+        /// WCS's word: `PUBLISHING`, `PLAYING`, `UNPUBLISHED`, `STOPPED`, `FAILED`.
+        status: &'static str,
+        /// WCS's text, for the last three.
+        info: Option<String>,
+        /// Publisher, not player.
+        published: bool,
+        /// The connection it came by.
+        connection: String,
+        /// The application.
+        app_key: String,
+        /// The session as WCS shows it, names unmasked.
+        shown: Arc<Value>,
     },
     /// A pull agent failed to get its source and tries again.
     PullRetry {
@@ -176,7 +197,7 @@ pub async fn log(mut events: broadcast::Receiver<Event>) {
 
 impl Event {
     fn log(&self) {
-        use tracing::{info, warn};
+        use tracing::{debug, info, warn};
         match self {
             Event::StreamStarted { stream, session, by } => info!(%stream, %session, "stream started by {by}"),
             Event::StreamLive { stream, session, tracks } => info!(%stream, %session, "stream is live: {tracks}"),
@@ -185,6 +206,9 @@ impl Event {
             }
             Event::StreamWaits { stream, session, reason } => info!(%stream, %session, "stream waits: {reason}"),
             Event::StreamEnded { stream, session, info } => info!(%stream, %session, "stream ended: {info}"),
+            Event::SessionStatus { stream, session, status, info, .. } => {
+                debug!(%stream, %session, info, "session is {status}");
+            }
             Event::PullRetry { stream, session, reason, attempts, wait } => {
                 warn!(%stream, %session, attempts, wait_ms = wait.as_millis() as u64, "pull has no source: {reason}");
             }

@@ -6,12 +6,12 @@
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
 //! - [`api`] is HTTP over warp: REST's calls in, snapshots and events out; weir's own pages (`web/`) and files beside.
-//!   [`signal`] is the browsers' WebSocket.
+//!   [`signal`] is the browsers' WebSocket, [`cli`] the command line.
 //! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
 //!   carries browsers' media, [`picture`] takes snapshots.
+//! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - [`hook`] has the applications, which are what hook servers are asked about.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
 //!   [`users`].
 //!
@@ -27,6 +27,7 @@
 //! Leaving is dropping.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod hook;

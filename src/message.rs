@@ -6,7 +6,7 @@ pub mod client;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::name::{MediaSessionId, StreamName};
+use crate::name::MediaSessionId;
 
 /// A message of a browser: its name, and the one element of its `data` (`null` where there is none).
 #[derive(Debug, Clone, PartialEq)]
@@ -119,9 +119,9 @@ pub struct DataCall {
 #[derive(Debug, Clone)]
 pub struct Status<'a> {
     /// The media session.
-    pub session: &'a MediaSessionId,
+    pub session: &'a str,
     /// The stream.
-    pub name: &'a StreamName,
+    pub name: &'a str,
     /// Publisher or player.
     pub published: bool,
     /// WCS's word.
@@ -130,13 +130,12 @@ pub struct Status<'a> {
     pub info: Option<&'a str>,
     /// The recorded file.
     pub record_name: Option<&'a str>,
-    /// The publishers it comes from, the nearest first; told to other weirs only.
-    pub path: Option<&'a [String]>,
     /// For a player: whether the publisher has switched sound and picture off.
     pub muted: Option<(bool, bool)>,
 }
 
-fn envelope(message: &str, data: &[Value]) -> String {
+/// A frame: its name, and its `data`, which the SDK expects not to be empty.
+pub fn envelope(message: &str, data: &[Value]) -> String {
     json!({"message": message, "data": data}).to_string()
 }
 
@@ -150,8 +149,8 @@ pub fn pong() -> String {
     envelope("pong", &[Value::Null])
 }
 
-/// The connection is established: what the browser sent, and what it is called here.
-pub fn user_data(hello: &Value, app_key: &str, connection: &str, token: &str) -> String {
+/// The data of `getUserData`, the connection is established: what the browser sent, and what it is called here.
+pub fn user_data(hello: &Value, app_key: &str, connection: &str, token: &str) -> Map<String, Value> {
     let mut data = hello.as_object().cloned().unwrap_or_else(Map::new);
     // A password has no business in an echo.
     data.remove("sipPassword");
@@ -159,7 +158,7 @@ pub fn user_data(hello: &Value, app_key: &str, connection: &str, token: &str) ->
     data.insert("sessionId".into(), connection.into());
     data.insert("authToken".into(), token.into());
     data.insert("mediaProviders".into(), json!(["WebRTC"]));
-    envelope("getUserData", &[Value::Object(data)])
+    data
 }
 
 /// An SDP answer.
@@ -167,31 +166,30 @@ pub fn remote_sdp(session: &MediaSessionId, sdp: &str) -> String {
     envelope("setRemoteSDP", &[session.as_str().into(), sdp.into()])
 }
 
-/// A stream's status.
-pub fn stream_status(status: &Status<'_>) -> String {
-    let mut data = json!({
-        "mediaSessionId": status.session.as_str(),
-        "name": status.name.as_str(),
+/// What a stream's status says.
+pub fn status_fields(status: &Status<'_>) -> Map<String, Value> {
+    let fields = json!({
+        "mediaSessionId": status.session,
+        "name": status.name,
         "published": status.published,
         "hasVideo": true,
         "hasAudio": true,
         "status": status.status,
         "mediaProvider": "WebRTC",
     });
-    if let Some(info) = status.info {
-        data["info"] = info.into();
-    }
-    if let Some(name) = status.record_name {
-        data["recordName"] = name.into();
-    }
-    if let Some(path) = status.path {
-        data["weirPath"] = path.into();
-    }
+    let mut fields = fields.as_object().cloned().unwrap_or_default();
+    fields.extend(status.info.map(|info| ("info".to_owned(), info.into())));
+    fields.extend(status.record_name.map(|name| ("recordName".to_owned(), name.into())));
     if let Some((audio, video)) = status.muted {
-        data["audioState"] = json!({"muted": audio});
-        data["videoState"] = json!({"muted": video});
+        fields.insert("audioState".into(), json!({"muted": audio}));
+        fields.insert("videoState".into(), json!({"muted": video}));
     }
-    envelope("notifyStreamStatusEvent", &[data])
+    fields
+}
+
+/// A stream's status.
+pub fn stream_status(fields: Map<String, Value>) -> String {
+    envelope("notifyStreamStatusEvent", &[Value::Object(fields)])
 }
 
 /// A stream's event.
@@ -209,8 +207,12 @@ pub fn available(session: &str, info: Option<&str>) -> String {
 }
 
 /// What became of a `sendData`.
-pub fn data_status(operation: &Value, status: &str) -> String {
-    envelope("DataStatusEvent", &[json!({"operationId": operation, "status": status})])
+pub fn data_status(operation: &Value, status: &str, info: Option<&str>) -> String {
+    let mut data = json!({"operationId": operation, "status": status});
+    if let Some(info) = info {
+        data["info"] = info.into();
+    }
+    envelope("DataStatusEvent", &[data])
 }
 
 /// A call that cannot be carried out; the SDK fires a warning.
@@ -240,23 +242,21 @@ mod tests {
     #[test]
     fn every_frame_has_data_the_sdk_can_index() {
         let session = MediaSessionId::new("S").unwrap();
-        let name = StreamName::new("s1").unwrap();
         let status = Status {
-            session: &session,
-            name: &name,
+            session: "S",
+            name: "s1",
             published: true,
             status: "UNPUBLISHED",
             info: Some("Stopped by user"),
             record_name: Some("a.mp4"),
-            path: None,
             muted: Some((true, false)),
         };
-        let frames = [ping(), pong(), remote_sdp(&session, "v=0"), stream_status(&status), available("S", None)];
+        let text = stream_status(status_fields(&status));
+        let frames = [ping(), pong(), remote_sdp(&session, "v=0"), text.clone(), available("S", None)];
         for frame in frames {
             let value: Value = serde_json::from_str(&frame).unwrap();
             assert!(value["data"].as_array().is_some_and(|data| !data.is_empty()), "{frame}");
         }
-        let text = stream_status(&status);
         assert!(text.contains(r#""audioState":{"muted":true}"#) && text.contains(r#""videoState":{"muted":false}"#));
         assert!(text.contains(r#""recordName":"a.mp4""#) && text.contains(r#""info":"Stopped by user""#));
         assert!(available("S", Some("Stream not found")).contains(r#""status":"false""#));
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_hello_is_echoed_without_its_password() {
         let hello = json!({"appKey": "x", "custom": {"a": 1}, "sipPassword": "secret"});
-        let text = user_data(&hello, "defaultApp", "c1", "t1");
+        let text = Value::Object(user_data(&hello, "defaultApp", "c1", "t1")).to_string();
         assert!(text.contains(r#""custom":{"a":1}"#) && text.contains(r#""authToken":"t1""#));
         assert!(!text.contains("secret"));
     }

@@ -14,9 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api};
+use crate::api::{self, Access, Api};
+use crate::cli::console::Console;
+use crate::cli::local::Local;
+use crate::cli::ssh::{self, Ssh};
 use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
+use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, PeerOptions, Pipelines};
@@ -26,11 +30,12 @@ use crate::pull::wcs::{Dial, Limits, Trust};
 use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Index, Recorders, Script, Scripts};
+use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
 use crate::store::Store;
+use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -48,9 +53,12 @@ pub struct Server {
     http: Listener,
     ws: Listener,
     rtmp: Listener,
+    local: Local,
+    ssh: Option<Listener>,
     relay: Arc<Relay>,
     recorders: Recorders,
     scripts: Scripts,
+    hooks: Hooks,
     tasks: TaskTracker,
     ports: PathBuf,
     /// Held until the end: it keeps a second weir from the data directory.
@@ -80,6 +88,8 @@ impl Server {
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
+        let applications = Applications::open(&store).await?;
+        let users = users(&store).await?;
         let records = directory(&config.record.dir, "record_dir")?;
 
         let (dir, found) = (records.clone(), events.clone());
@@ -91,6 +101,7 @@ impl Server {
         };
         let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let hub = Hub::start(events, &tasks);
+        let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
@@ -100,6 +111,7 @@ impl Server {
                 hub: hub.clone(),
                 rules: Arc::new(rules(&config, records)),
                 index: index.clone(),
+                retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
             &tasks,
         );
@@ -107,11 +119,24 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
+        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), hooks.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
+        let console = Console {
+            applications,
+            users,
+            hub: hub.clone(),
+            pulls: pulls.clone(),
+            records: index.dir().into(),
+            settings: config.settings().into(),
+        };
+        let access = match config.http.auth {
+            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            false => Access::open(),
+        };
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
+            hooks: hooks.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
             pictures: pictures.clone(),
@@ -122,6 +147,7 @@ impl Server {
         };
         let api = Api {
             hub,
+            hooks: hooks.clone(),
             pulls,
             pipelines: running,
             pictures,
@@ -130,6 +156,7 @@ impl Server {
             recordings: index,
             web_root: web_root(&config)?,
             ports: api::Ports::default(),
+            access,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
@@ -148,6 +175,8 @@ impl Server {
             rtmp::serve(encoders.clone(), stream, peer, stop)
         });
         let rtmp = rtmp.await?;
+        let ssh = start_ssh(&config, &data, console.clone()).await?;
+        let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
         let server = Self {
             config,
@@ -155,9 +184,12 @@ impl Server {
             http,
             ws,
             rtmp,
+            local,
+            ssh,
             relay,
             recorders,
             scripts,
+            hooks,
             tasks,
             ports,
             _store: store,
@@ -177,12 +209,14 @@ impl Server {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
         let ws = self.ws.address();
         let rtmp = self.rtmp.address();
-        let ports = BTreeMap::from([
+        let ssh = self.ssh.as_ref().map(Listener::address);
+        let mut ports = BTreeMap::from([
             ("http.port", self.http().port()),
             ("ws.port", ws.port()),
             ("webrtc.port", viewers),
             ("rtmp.port", rtmp.port()),
         ]);
+        ports.extend(ssh.map(|ssh| ("ssh.port", ssh.port())));
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
@@ -192,6 +226,9 @@ impl Server {
         tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
         tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
         tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
+        if let Some(ssh) = ssh {
+            tracing::info!("listening: command line on ssh://{ssh} (ssh.port)");
+        }
         Ok(())
     }
 
@@ -207,10 +244,19 @@ impl Server {
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
+        // After all that it tells of.
+        complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.http.stop(left())).await;
+        let (local, ssh) = (self.local.stop(left()), async {
+            match self.ssh {
+                Some(ssh) => ssh.stop(left()).await,
+                None => true,
+            }
+        });
+        complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
         // One that hangs is the operator's: its file is in place, and seen again by the next start.
         step("hook scripts have ended", self.scripts.finish(left())).await;
-        drop((self.api, self.recorders, self.scripts, self.ws, self.rtmp, self.http));
+        drop((self.api, self.recorders, self.scripts, self.hooks, self.ws, self.rtmp, self.http));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -255,6 +301,31 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
+}
+
+/// The command line over SSH, where it is switched on.
+async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Option<Listener>> {
+    let settings = &config.ssh;
+    let Some(port) = settings.port else { return Ok(None) };
+    let options = ssh::Options {
+        authorized_keys: settings.authorized_keys.clone(),
+        idle_timeout: settings.idle_timeout,
+        max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
+    };
+    let data = data.to_owned();
+    let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console)).await??;
+    let serve = move |stream, peer, stop| ssh::serve(ssh.clone(), stream, peer, stop);
+    listen(config, port, "ssh.port", serve).await.map(Some)
+}
+
+/// The users there are. The password of a new installation is told here, and nowhere else.
+async fn users(store: &Store) -> Result<Users> {
+    let (users, first) = Users::open(store).await?;
+    if let Some(first) = first {
+        let change = "change it with `weir ctl passwd`";
+        tracing::info!("the command line's user {ADMIN} is new, with the password {} ({change})", first.0);
+    }
+    Ok(users)
 }
 
 /// The operator's folder of pages, which is theirs to make.
@@ -367,6 +438,18 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
     if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
 }
 
+async fn start_hooks(
+    config: &Config,
+    applications: Applications,
+    store: &Store,
+    hub: &Hub,
+    tasks: &TaskTracker,
+) -> Result<Hooks> {
+    let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)
+}
+
 fn relay_config(config: &Config) -> RelayConfig {
     let listen = media_addresses(config)
         .into_iter()
@@ -386,7 +469,14 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
     }
 }
 
-fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, tasks: &TaskTracker) -> rtmp::Tools {
+fn rtmp_tools(
+    config: &Config,
+    catalog: Catalog,
+    pipelines: Pipelines,
+    hub: Hub,
+    hooks: Hooks,
+    tasks: &TaskTracker,
+) -> rtmp::Tools {
     let settings = &config.rtmp;
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let defaults = rtmp::Limits::default();
@@ -395,6 +485,7 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         catalog,
         pipelines,
         hub,
+        hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,
         limits: rtmp::Limits {

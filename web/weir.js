@@ -60,9 +60,7 @@ export function recordUrl(name, download = false) {
 }
 
 const EVENTS = [
-  "streamStarted", "streamLive", "streamInterrupted", "streamWaits", "streamEnded", "pullRetry",
-  "pullFailed", "recordingStarted", "recordingFinished", "recordingFailed", "recordingHooked", "lagged",
-];
+XX];
 
 /**
  * Follows the server's events: `heard(event)` for each, `state(true)` whenever the feed is up (what was missed before is

@@ -91,6 +91,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::StreamEnded { stream, session, info } => {
             ("streamEnded", Some(stream), Some(session), json!({"info": mask(info)}))
         }
+        Event::SessionStatus { stream, session, status, info, published, app_key, .. } => {
+            let info = info.as_deref().map(mask);
+            let fields = json!({"status": status, "info": info, "published": published, "appKey": app_key});
+            ("sessionStatus", Some(stream), Some(session), fields)
+        }
         Event::PullRetry { stream, session, reason, attempts, wait } => {
             let fields = json!({"reason": mask(reason), "attempts": attempts, "wait": ms(*wait)});
             ("pullRetry", Some(stream), Some(session), fields)

@@ -1,10 +1,12 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod access;
 mod connection;
 pub mod error;
 mod events;
 mod files;
+mod hooks;
 mod pages;
 mod pipelines;
 mod ports;
@@ -25,12 +27,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Cors;
+use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 use crate::record::{Index, Recorders};
 
+pub use access::Access;
 pub use ports::Ports;
 pub use serve::serve;
 
@@ -39,6 +43,8 @@ pub use serve::serve;
 pub struct Api {
     /// Streams.
     pub hub: Hub,
+    /// Hook servers.
+    pub hooks: Hooks,
     /// Pull agents.
     pub pulls: Pulls,
     /// Running pipelines.
@@ -55,6 +61,8 @@ pub struct Api {
     pub web_root: Option<Arc<Path>>,
     /// The ports in use.
     pub ports: Ports,
+    /// Who may call.
+    pub access: Access,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

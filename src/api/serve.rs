@@ -18,10 +18,10 @@ const HEADERS: Duration = Duration::from_secs(30);
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until the client leaves or `stop` asks for an end; a running call still answers.
-pub async fn serve(api: Api, stream: TcpStream, _peer: SocketAddr, stop: CancellationToken) {
+pub async fn serve(api: Api, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     // Answers that would go on for ever end with the connection.
     let api = Api { ending: stop.clone(), ..api };
-    let service = TowerToHyperService::new(warp::service(routes::all(api)));
+    let service = TowerToHyperService::new(warp::service(routes::all(api, peer)));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let connection = builder.serve_connection(TokioIo::new(stream), service);

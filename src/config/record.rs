@@ -42,6 +42,10 @@ pub struct Record {
     pub hook_script: Option<PathBuf>,
     /// How long it may run (`on_record_hook_timeout`).
     pub hook_timeout: Duration,
+    /// How long a recording is kept; `None` for ever (`record_max_age`).
+    pub max_age: Option<Duration>,
+    /// The bytes of all recordings together; `None` for no limit (`record_max_total_size`).
+    pub max_total: Option<u64>,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
     pub min_free_space: u64,
 }
@@ -62,6 +66,8 @@ impl Record {
         let sample_rate = layers.get("record_audio_codec_sample_rate", sample_rate);
         let hook_script = layers.get("on_record_hook_script", value::path);
         let hook_timeout = layers.get("on_record_hook_timeout", value::time);
+        let max_age = layers.get("record_max_age", age);
+        let max_total = layers.get("record_max_total_size", value::size);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
             dir: dir?,
@@ -78,6 +84,8 @@ impl Record {
             sample_rate: sample_rate?,
             hook_script: hook_script?,
             hook_timeout: hook_timeout?,
+            max_age: max_age?,
+            max_total: max_total.map(|bytes| (bytes > 0).then_some(bytes))?,
             min_free_space: min_free_space?,
         })
     }
@@ -99,6 +107,8 @@ impl Record {
             ("record_audio_codec_sample_rate", self.sample_rate.to_string()),
             ("on_record_hook_script", self.hook_script.as_deref().map(path).unwrap_or_default()),
             ("on_record_hook_timeout", value::show_time(self.hook_timeout)),
+            ("record_max_age", self.max_age.map_or("0".into(), show_age)),
+            ("record_max_total_size", value::show_size(self.max_total.unwrap_or(0))),
             ("record_min_free_space", value::show_size(self.min_free_space)),
         ]
     }
@@ -227,6 +237,30 @@ fn sample_rate(text: &str) -> value::Parsed<u32> {
     }
 }
 
+/// The longest age, seconds: a hundred years.
+const LONGEST_AGE: u64 = 36_500 * 86_400;
+
+/// Reads how long something is kept: seconds, or a number with m, h or d; 0 for ever.
+fn age(text: &str) -> value::Parsed<Option<Duration>> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let (digits, unit) =
+        units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).unwrap_or((text, 1));
+    let seconds = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+    match seconds.and_then(|count| count.checked_mul(unit)) {
+        Some(0) => Ok(None),
+        Some(seconds) if seconds <= LONGEST_AGE => Ok(Some(Duration::from_secs(seconds))),
+        _ => value::expected("seconds, or a number with m, h or d (30d), up to 36500d; 0 for ever"),
+    }
+}
+
+/// Writes an age so that [`age`] reads it back.
+fn show_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [("d", 86_400), ("h", 3600), ("m", 60)];
+    let unit = units.iter().find(|(_, unit)| seconds.is_multiple_of(*unit));
+    unit.map_or(seconds.to_string(), |(suffix, unit)| format!("{}{suffix}", seconds / unit))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -264,5 +298,29 @@ mod tests {
         assert!("aac".parse::<WebmAudio>().is_err() && "".parse::<WebmAudio>().is_err());
         assert_eq!((sample_rate("48000"), sample_rate("44100")), (Ok(48_000), Ok(44_100)));
         assert!(["", "0", "44101", "96000", "48k", "-1", "99999999999"].iter().all(|text| sample_rate(text).is_err()));
+    }
+
+    #[test]
+    fn ages() {
+        for (text, seconds) in [
+            ("0", Some(None)),
+            ("0d", Some(None)),
+            ("30d", Some(Some(2_592_000))),
+            ("12h", Some(Some(43_200))),
+            ("90m", Some(Some(5400))),
+            ("7", Some(Some(7))),
+            ("7s", Some(Some(7))),
+            ("36501d", None),
+            ("+7", None),
+            ("", None),
+            ("d", None),
+            ("1.5d", None),
+            ("99999999999999999999d", None),
+        ] {
+            assert_eq!(age(text).ok(), seconds.map(|age| age.map(Duration::from_secs)), "{text:?}");
+            if let Some(Some(seconds)) = seconds {
+                assert_eq!(age(&show_age(Duration::from_secs(seconds))), Ok(Some(Duration::from_secs(seconds))));
+            }
+        }
     }
 }

@@ -9,6 +9,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
+    ("disable_rest_auth", "false"),
+    // What a secret is shown as.
+    ("rest_api_token", "***"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
@@ -32,6 +35,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_max_chunk", "64K"),
     ("use_fdk_aac", "true"),
     ("disable_drop_aac_frame", "true"),
+    ("ssh.port", "free"),
+    ("ssh_authorized_keys", "/etc/weir/keys"),
+    ("ssh_idle_timeout", "9"),
+    ("ssh_max_connections", "5"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -46,6 +53,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("record_audio_codec_sample_rate", "48000"),
     ("on_record_hook_script", "/srv/hook"),
     ("on_record_hook_timeout", "7"),
+    ("record_max_age", "30d"),
+    ("record_max_total_size", "100G"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -65,6 +74,18 @@ const OTHERS: &[(&str, &str)] = &[
     ("wcs_agent_ping_interval", "14"),
     ("wcs_activity_timer_timeout", "0"),
     ("cdn_origins", "ws://a:8080,wss://b"),
+    ("disable_rest_requests", "true"),
+    ("rest_request_timeout", "1500ms"),
+    ("rest_client_request_retry_count", "5"),
+    ("rest_client_request_sent_retry_enabled", "false"),
+    ("rest_hook_send_hash", "true"),
+    // What a secret is shown as.
+    ("rest_hook_secret_key", "***"),
+    ("rest_hook_queue", "20"),
+    ("rest_hook_queue_time", "7"),
+    ("keep_alive_streaming_sessions_enabled", "true"),
+    ("streaming_sessions_keep_alive_interval", "9"),
+    ("streaming_sessions_keep_alive_app_keys", "a,b"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -101,13 +122,14 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, aac, record, pull, wcs, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
@@ -127,6 +149,8 @@ fn the_defaults() {
             sample_rate: 44_100,
             hook_script: None,
             hook_timeout: Duration::from_secs(60),
+            max_age: None,
+            max_total: None,
             min_free_space: 512 * 1024 * 1024,
         }
     );
@@ -146,6 +170,12 @@ fn the_defaults() {
             max_chunk: 16 << 20,
         }
     );
+    assert_eq!((hooks.enabled, hooks.timeout, hooks.retries, hooks.retry_enabled), (true, Some(ms(15_000)), 3, true));
+    assert_eq!((hooks.sign, hooks.key.reveal(), hooks.queue, hooks.queue_time), (false, "", 10_000, ms(86_400_000)));
+    let keep_alive = hooks.keep_alive;
+    assert_eq!((keep_alive.enabled, keep_alive.interval), (false, ms(10_000)));
+    assert_eq!(keep_alive.app_keys, ["defaultApp"]);
+    assert_eq!(ssh, Ssh { port: Some(2001), authorized_keys: None, idle_timeout: ms(600_000), max_connections: 32 });
     assert_eq!(
         pull,
         Pull {

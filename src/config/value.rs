@@ -259,6 +259,14 @@ pub(super) fn path(text: &str) -> Parsed<Option<PathBuf>> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
+/// Reads a token that is sent as `Bearer`; nothing is none.
+pub(super) fn token(text: &str) -> Parsed<Option<String>> {
+    if text.bytes().any(|b| !b.is_ascii_graphic()) {
+        return expected("ASCII letters, digits and signs without spaces");
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
 /// Reads the value of an HTTP header; nothing is no header.
 pub(super) fn header(text: &str) -> Parsed<Option<String>> {
     if text.bytes().any(|b| !(b' '..=b'~').contains(&b)) {

@@ -159,18 +159,21 @@ impl Outcome {
 impl Job {
     /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
     pub(super) async fn run(self) -> watch::Sender<AgentView> {
-        let ended = tokio::select! {
+        let (failed, ended) = tokio::select! {
             biased;
-            () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
-            () = self.ends.stop.cancelled() => STOPPED_BY_REST,
-            () = self.publication.terminated() => STOPPED_BY_REST,
-            () = self.unwanted() => NO_PLAYERS,
+            () = self.ends.closing.cancelled() => (false, STOPPED_BY_SHUTDOWN),
+            () = self.ends.stop.cancelled() => (false, STOPPED_BY_REST),
+            reason = self.publication.terminated() => (false, reason),
+            () = self.unwanted() => (false, NO_PLAYERS),
             cause = self.tries() => match self.request.on_demand {
-                true => self.request.uri.scheme().lost(cause),
+                true => (true, self.request.uri.scheme().lost(cause)),
                 false => return self.gave_up().await,
             },
         };
-        self.publication.leave(ended).await;
+        match failed {
+            true => self.publication.fail(ended).await,
+            false => self.publication.leave(ended).await,
+        }
         self.view
     }
 
@@ -178,7 +181,7 @@ impl Job {
     async fn gave_up(self) -> watch::Sender<AgentView> {
         let reason = self.view.borrow().last_error.clone().unwrap_or_default();
         self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
-        self.publication.leave(&reason).await;
+        self.publication.fail(&reason).await;
         self.view.send_modify(|view| view.status = AgentStatus::Failed);
         tokio::select! {
             () = self.ends.closing.cancelled() => {}

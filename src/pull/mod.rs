@@ -277,6 +277,11 @@ impl Pulls {
         }
     }
 
+    /// Every agent, whoever started it.
+    pub fn all(&self) -> Vec<Agent> {
+        self.agents.borrow().to_vec()
+    }
+
     /// The agents a family sees.
     pub fn seen_by(&self, family: Family) -> Vec<Agent> {
         let sees = |agent: &&Agent| match family.scheme() {

@@ -27,6 +27,8 @@ const FINISHING: Duration = Duration::from_secs(8);
 pub(super) struct Closing {
     /// No part follows it.
     pub(super) last: bool,
+    /// The next part comes from the same feed.
+    pub(super) followed: bool,
     /// It has all its frames and only needs its end; otherwise its pipeline has failed.
     pub(super) whole: bool,
 }
@@ -43,8 +45,9 @@ pub(super) struct Finisher {
 impl Finisher {
     pub(super) async fn finish(self, writing: Writing, closing: Closing) {
         let Writing { mut part, file, facts, .. } = writing;
-        let Closing { last, whole } = closing;
-        if last {
+        let Closing { last, whole, followed } = closing;
+        // The halves of a feed that goes on end the part themselves, each when it gets there.
+        if !followed {
             part.finish();
         }
         let complete = whole && wait_for_end(&mut part).await;

@@ -88,6 +88,16 @@ impl HookState {
 }
 
 impl Entry {
+    /// A file that is being written, and how it is to be named.
+    pub(super) fn being_written(inode: u64, rules: NameRules, facts: NameFacts) -> Self {
+        Self { writing: Some(Writing { inode, rules, facts }), ..Self::default() }
+    }
+
+    /// Whether the file is being written.
+    pub(super) fn is_written(&self) -> bool {
+        self.writing.is_some()
+    }
+
     /// What others are shown: everything but how the file is to be named.
     pub fn shown(&self) -> Self {
         Self { writing: None, ..self.clone() }

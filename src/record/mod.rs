@@ -2,7 +2,8 @@
 //!
 //! The supervisor ([`supervisor`]) watches the hub for streams that want to be recorded, and takes REST's orders; each
 //! recording is a task of its own ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]), which [`finish`]
-//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`script`] has the operator's
+//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`retention`] deletes old ones,
+//! [`script`] has the operator's
 //! script see each, [`repair`] and [`recover`] finish what a killed process left.
 
 mod container;
@@ -16,6 +17,7 @@ pub mod name;
 mod recorder;
 pub mod recover;
 pub mod repair;
+mod retention;
 mod script;
 mod supervisor;
 
@@ -29,6 +31,7 @@ use name::NameRules;
 
 pub use index::{Entry, HookState, Index};
 pub use recorder::{RecorderState, RecorderView};
+pub use retention::Retention;
 pub use script::{Script, Scripts};
 pub use supervisor::{RecordError, Recorders};
 
@@ -48,6 +51,8 @@ pub struct Tools {
     pub rules: Arc<Rules>,
     /// What is known of the files.
     pub index: Index,
+    /// How long they are kept.
+    pub retention: Retention,
 }
 
 /// The settings of a recording.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::choose;
 use super::finish::{Closing, Finisher};
-use super::index::{Entry, Writing as Naming};
+use super::index::Entry;
 use super::name::NameFacts;
 use super::{Rules, Tools, files, flows};
 use crate::config::Container;
@@ -36,7 +36,7 @@ const HAND_OVER: Duration = Duration::from_millis(250);
 /// How often the free space is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(2);
 /// When a recording that failed is tried again.
-const RETRY: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(60), attempts: 0 };
+const RETRY: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(20), attempts: 0 };
 
 /// A recording as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +80,6 @@ enum End {
     Over,
     /// Its tracks are others now.
     Changed,
-    /// It could not go on; the reason has been told.
-    Failed,
 }
 
 /// Why a recording cannot go on.
@@ -101,7 +99,6 @@ impl From<String> for Broken {
 pub(super) struct Writing {
     pub(super) part: Part,
     pub(super) file: PathBuf,
-    pub(super) number: u32,
     pub(super) facts: NameFacts,
 }
 
@@ -148,26 +145,52 @@ impl Recorder {
     }
 
     /// Records until the stream ends or the server stops.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        let recorder = Arc::new(self);
         let mut failures = 0;
         let mut written = 0;
-        while let Some((container, tracks)) = self.tracks().await {
+        let mut ending = JoinSet::new();
+        // A recording that goes on with other tracks is ended when the next one has its place: no frame is missed.
+        let mut before: Option<Recording> = None;
+        while let Some((container, tracks)) = recorder.tracks().await {
             let parts_before = written;
-            match self.record(container, &tracks, &mut written).await {
-                End::Over => break,
-                End::Changed => {}
-                End::Failed => {
+            let now = Recording::start(&recorder, container, tracks, written);
+            if let Some(before) = before.take() {
+                ending.spawn(before.end(Closing { last: false, followed: false, whole: true }));
+            }
+            let Some(mut now) = now else {
+                recorder.failed("the stream has no track in a codec that weir records".into());
+                if recorder.changed(&[]).await {
+                    continue;
+                }
+                break;
+            };
+            let end = now.session.run(&now.feed, &mut now.events).await;
+            written = now.session.begun;
+            match end {
+                Ok(End::Over) => {
+                    before = Some(now);
+                    break;
+                }
+                Ok(End::Changed) => before = Some(now),
+                Err(Broken { reason, whole }) => {
+                    recorder.failed(reason);
+                    now.end(Closing { last: true, followed: false, whole }).await;
                     failures = if written > parts_before { 1 } else { failures + 1 };
                     let wait = RETRY.wait(failures, rand::random()).unwrap_or(RETRY.max);
                     tokio::select! {
                         () = sleep(wait) => {}
-                        () = self.stop.cancelled() => break,
-                        () = ended(self.view.clone()) => break,
+                        () = recorder.stop.cancelled() => break,
+                        () = ended(recorder.view.clone()) => break,
                     }
                 }
             }
         }
-        self.show(RecorderState::Waiting);
+        if let Some(last) = before {
+            last.end(Closing { last: true, followed: false, whole: true }).await;
+        }
+        while ending.join_next().await.is_some() {}
+        recorder.show(RecorderState::Waiting);
     }
 
     fn failed(&self, reason: String) {
@@ -180,50 +203,12 @@ impl Recorder {
     }
 
     /// Waits for a stream that flows; `None` when none will come.
-    async fn tracks(&mut self) -> Option<(Container, Vec<Track>)> {
-        let (stop, recorded, formats) = (self.stop.clone(), self.recorded, self.rules.formats);
+    async fn tracks(&self) -> Option<(Container, Vec<Track>)> {
+        let mut view = self.view.clone();
         tokio::select! {
-            () = stop.cancelled() => None,
-            view = self.view.wait_for(|view| flows(view.phase)) => Some(choose(&view.ok()?.tracks, recorded, formats)),
-        }
-    }
-
-    async fn record(&mut self, container: Container, tracks: &[Track], written: &mut u32) -> End {
-        if tracks.is_empty() {
-            self.failed("the stream has no track in a codec that weir records".into());
-            return match self.changed(tracks).await {
-                true => End::Changed,
-                false => End::Over,
-            };
-        }
-        let kinds: Vec<Kind> = tracks.iter().map(|track| track.kind).collect();
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let feed = Feed::attach(self.subscription.fanout(), &kinds, self.rules.cut, &sender);
-        drop(sender);
-        let mut session = Session {
-            recorder: self,
-            container,
-            tracks,
-            writing: None,
-            finishing: JoinSet::new(),
-            first_number: *written,
-            clock: StreamClock::default(),
-        };
-        let end = session.run(&feed, &mut events).await;
-        drop(feed);
-        match end {
-            Ok(end) => {
-                session.hand_over(&mut events).await;
-                *written = session.finish(true).await.max(*written);
-                end
-            }
-            Err(Broken { reason, whole }) => {
-                self.failed(reason);
-                if whole {
-                    session.hand_over(&mut events).await;
-                }
-                *written = session.finish(whole).await.max(*written);
-                End::Failed
+            () = self.stop.cancelled() => None,
+            view = view.wait_for(|view| flows(view.phase)) => {
+                Some(choose(&view.ok()?.tracks, self.recorded, self.rules.formats))
             }
         }
     }
@@ -258,23 +243,67 @@ impl StreamClock {
     }
 }
 
-/// One feed and the files that come out of it.
-struct Session<'a> {
-    recorder: &'a Recorder,
+/// A place in the stream, and what comes of it.
+struct Recording {
+    feed: Feed,
+    events: mpsc::UnboundedReceiver<FeedEvent>,
+    session: Session,
+}
+
+impl Recording {
+    /// Takes a place; `None` where there is no track to record.
+    fn start(recorder: &Arc<Recorder>, container: Container, tracks: Vec<Track>, first_number: u32) -> Option<Self> {
+        if tracks.is_empty() {
+            return None;
+        }
+        let kinds: Vec<Kind> = tracks.iter().map(|track| track.kind).collect();
+        let (sender, events) = mpsc::unbounded_channel();
+        let feed = Feed::attach(recorder.subscription.fanout(), &kinds, recorder.rules.cut, &sender);
+        let session = Session {
+            recorder: recorder.clone(),
+            container,
+            tracks,
+            writing: None,
+            finishing: JoinSet::new(),
+            first_number,
+            begun: first_number,
+            clock: StreamClock::default(),
+        };
+        Some(Self { feed, events, session })
+    }
+
+    /// Leaves the stream, and waits until every file is in place.
+    async fn end(self, closing: Closing) {
+        let Self { feed, mut events, mut session } = self;
+        drop(feed);
+        if closing.whole {
+            session.hand_over(&mut events).await;
+        }
+        session.finish(closing).await;
+    }
+}
+
+/// The files that come out of one feed.
+struct Session {
+    recorder: Arc<Recorder>,
     container: Container,
-    tracks: &'a [Track],
+    /// Those that are still heard of.
+    tracks: Vec<Track>,
     writing: Option<Writing>,
     finishing: JoinSet<()>,
     /// Parts that were written before this feed.
     first_number: u32,
+    /// The number of the last part that was begun.
+    begun: u32,
     clock: StreamClock,
 }
 
-impl Session<'_> {
+impl Session {
     async fn run(&mut self, feed: &Feed, events: &mut mpsc::UnboundedReceiver<FeedEvent>) -> Result<End, Broken> {
-        let recorder = self.recorder;
+        let recorder = self.recorder.clone();
         let rules = &recorder.rules;
-        let changed = recorder.changed(self.tracks);
+        let tracks = self.tracks.clone();
+        let changed = recorder.changed(&tracks);
         tokio::pin!(changed);
         let mut space = interval(SPACE_CHECK);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -289,6 +318,7 @@ impl Session<'_> {
                         return Err("the disk does not keep up with the stream".to_owned().into());
                     }
                     Some(FeedEvent::Changed) => return Ok(End::Changed),
+                    Some(FeedEvent::Lost(kind)) => self.lost(kind),
                     Some(FeedEvent::Rest(rest)) => self.take(rest),
                     None => return Ok(End::Over),
                 },
@@ -310,6 +340,13 @@ impl Session<'_> {
         }
     }
 
+    /// The parts to come are without a track that has gone silent.
+    fn lost(&mut self, kind: Kind) {
+        let (stream, session) = (&self.recorder.stream, &self.recorder.session);
+        tracing::info!(%stream, %session, "{} has stopped: the recording goes on without it", kind.label());
+        self.tracks.retain(|track| track.kind != kind);
+    }
+
     fn take(&self, rest: crate::media::Rest) {
         if let Some(writing) = &self.writing {
             writing.part.take(rest);
@@ -319,18 +356,19 @@ impl Session<'_> {
     /// Supplies the part that the feed asks for, and finishes the one before it beside it.
     async fn next_part(&mut self, feed: &Feed, number: u32, start: Duration) -> Result<(), String> {
         if let Some(before) = self.writing.take() {
-            self.finish_beside(before, Closing { last: false, whole: true });
+            self.finish_beside(before, Closing { last: false, followed: true, whole: true });
         }
         let number = self.first_number + number;
         let facts = self.facts(number, start);
         let writing = self.open(number, facts, start).await?;
         feed.supply(&writing.part);
+        self.begun = number;
         self.writing = Some(writing);
         Ok(())
     }
 
     fn facts(&mut self, number: u32, start: Duration) -> NameFacts {
-        let recorder = self.recorder;
+        let recorder = self.recorder.clone();
         let codec = |kind| {
             let track = self.tracks.iter().find(|track| track.kind == kind)?;
             Some(match &track.codec {
@@ -356,7 +394,7 @@ impl Session<'_> {
     }
 
     async fn open(&self, number: u32, facts: NameFacts, start: Duration) -> Result<Writing, String> {
-        let recorder = self.recorder;
+        let recorder = self.recorder.clone();
         let rules = &recorder.rules;
         enough_space(rules)?;
         let cannot = |error: io::Error| format!("cannot write to {}: {error}", rules.dir.display());
@@ -376,7 +414,7 @@ impl Session<'_> {
             self.tracks.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
         });
         let launch = launch.map_err(|error| error.to_string())?;
-        let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, start).await;
+        let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, &self.tracks, start).await;
         let part = part.map_err(|error| {
             // The empty file of a part that never began.
             let _ = std::fs::remove_file(&file);
@@ -389,7 +427,7 @@ impl Session<'_> {
             session: recorder.session.clone(),
             file: file.clone(),
         });
-        Ok(Writing { part, file, number, facts })
+        Ok(Writing { part, file, facts })
     }
 
     /// What takes a name for a file and notes whose it is.
@@ -397,7 +435,15 @@ impl Session<'_> {
         let (rules, facts) = (self.recorder.rules.clone(), facts.clone());
         let index = self.recorder.tools.index.clone();
         move || {
-            let file = files::reserve(&rules.dir, &rules.names.file_name(&facts))?;
+            let name = rules.names.file_name(&facts);
+            let file = files::reserve(&rules.dir, &name).or_else(|error| match error.kind() {
+                // Somebody has taken the directory away.
+                io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(&rules.dir).and_then(|()| files::reserve(&rules.dir, &name))
+                }
+                _ => Err(error),
+            })?;
+            let inode = std::fs::metadata(&file)?.ino();
             let entry = Entry {
                 stream: Some(facts.stream_name.clone()),
                 media_session_id: Some(facts.media_session_id.clone()),
@@ -405,8 +451,7 @@ impl Session<'_> {
                 video_codec: facts.video_codec.clone(),
                 audio_codec: facts.audio_codec.clone(),
                 part: Some(number),
-                writing: Some(Naming { inode: std::fs::metadata(&file)?.ino(), rules: rules.names.clone(), facts }),
-                ..Entry::default()
+                ..Entry::being_written(inode, rules.names.clone(), facts)
             };
             index.note(&pending_name(&file), entry);
             Ok(file)
@@ -426,20 +471,16 @@ impl Session<'_> {
         let _ = timeout(HAND_OVER, rests).await;
     }
 
-    /// Finishes the last part and waits for all; gives the number of the last part that was begun.
-    /// `whole`: the last part has all its frames and only needs its end.
-    async fn finish(mut self, whole: bool) -> u32 {
-        let mut number = self.first_number;
+    /// Finishes the last part and waits for all.
+    async fn finish(mut self, closing: Closing) {
         if let Some(last) = self.writing.take() {
-            number = last.number;
-            self.finish_beside(last, Closing { last: true, whole });
+            self.finish_beside(last, closing);
         }
         while self.finishing.join_next().await.is_some() {}
-        number
     }
 
     fn finish_beside(&mut self, writing: Writing, closing: Closing) {
-        let recorder = self.recorder;
+        let recorder = self.recorder.clone();
         let finisher = Finisher {
             container: self.container,
             tools: recorder.tools.clone(),
@@ -465,8 +506,9 @@ fn enough_space(rules: &Rules) -> Result<(), String> {
     if rules.min_free_space == 0 {
         return Ok(());
     }
-    let free =
-        files::free_space(&rules.dir).map_err(|error| format!("cannot write to {}: {error}", rules.dir.display()))?;
+    let free = files::free_space(&rules.dir)
+        .or_else(absent)
+        .map_err(|error| format!("cannot write to {}: {error}", rules.dir.display()))?;
     if free >= rules.min_free_space {
         return Ok(());
     }
@@ -476,6 +518,11 @@ fn enough_space(rules: &Rules) -> Result<(), String> {
         free >> 20,
         rules.min_free_space >> 20
     ))
+}
+
+/// A directory that is not there is made when a file is.
+fn absent(error: io::Error) -> io::Result<u64> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(u64::MAX) } else { Err(error) }
 }
 
 /// The name that a temporary file is to have, as far as it is known.

@@ -69,6 +69,7 @@ impl Recorders {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let (shown, views) = watch::channel(Arc::default());
         let recorders = Self { orders, views, stop: CancellationToken::new(), running: TaskTracker::new() };
+        tasks.spawn(tools.retention.keep(tools.index.clone(), recorders.stop.clone()));
         let supervisor = Supervisor {
             tools,
             stop: recorders.stop.clone(),

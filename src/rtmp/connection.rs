@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
-use super::{Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -23,6 +24,9 @@ const READ: usize = 32 << 10;
 const SLICES: usize = 64;
 /// Longest time to write the last words.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How often a client that has sent something is looked at while it waits for a verdict.
+const GONE: Duration = Duration::from_millis(250);
 
 /// What the client does.
 enum Role {
@@ -86,6 +90,7 @@ pub(super) struct Connection {
     /// As REST shows it.
     id: String,
     session: Session,
+    asking: Asking,
     output: VecDeque<Bytes>,
     role: Role,
     clock: Clock,
@@ -122,12 +127,15 @@ impl Connection {
         let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
         let now = Instant::now();
         let session = Session::new(tools.limits.clone(), now.into_std());
+        let id = format!("/{remote}/{local}");
+        let asking = Asking::new(tools.hooks.clone(), &id, remote.to_string());
         let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now };
         Ok(Self {
             tools,
             socket,
-            id: format!("/{remote}/{local}"),
+            id,
             session,
+            asking,
             output: VecDeque::new(),
             role: Role::Nobody,
             clock,
@@ -150,6 +158,8 @@ impl Connection {
             true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
             false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
         }
+        self.role = Role::Nobody;
+        self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
     }
 
     async fn unpublish(&mut self, info: &str, leaving: Leaving) {
@@ -184,7 +194,7 @@ impl Connection {
                 return Err(deadline.map_or(End::Quiet, Deadline::passed));
             }
         }
-        self.events().await
+        self.events(stop).await
     }
 
     /// When the client is closed if nothing happens.
@@ -254,13 +264,15 @@ impl Connection {
 
     async fn news(&mut self, news: News) {
         match news {
-            News::Publishing(StopReason::Terminated) => {
-                self.unpublish(STOPPED_BY_REST, Leaving::ForGood).await;
-                self.farewell("NetConnection.Connect.Closed", STOPPED_BY_REST);
+            News::Publishing(StopReason::Terminated(reason)) => {
+                self.unpublish(reason, Leaving::ForGood).await;
+                self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(StopReason::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason, Leaving::MayComeBack).await;
+                if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
+                    publishing.fail(&reason, &self.tools).await;
+                }
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),
@@ -286,22 +298,28 @@ impl Connection {
         }
     }
 
-    async fn events(&mut self) -> Result<(), End> {
+    async fn events(&mut self, stop: &CancellationToken) -> Result<(), End> {
         while !self.leaving
             && let Some(event) = self.session.poll_event()
         {
-            self.event(event).await?;
+            self.event(event, stop).await?;
         }
         Ok(())
     }
 
-    async fn event(&mut self, event: Event) -> Result<(), End> {
+    async fn event(&mut self, event: Event, stop: &CancellationToken) -> Result<(), End> {
         match event {
-            Event::Connect(_) => self.session.accept_connect()?,
-            Event::Publish(wanted) => self.publish(wanted).await?,
-            Event::Play(wanted) => self.play(wanted).await?,
-            Event::Unpublish => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
-            Event::StopPlay => self.role = Role::Nobody,
+            Event::Connect(wanted) => self.connect(wanted, stop).await?,
+            Event::Publish(wanted) => self.publish(wanted, stop).await?,
+            Event::Play(wanted) => self.play(wanted, stop).await?,
+            Event::Unpublish => {
+                self.stopped();
+                self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
+            }
+            Event::StopPlay => {
+                self.stopped();
+                self.role = Role::Nobody;
+            }
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {
                     playing.lost();
@@ -328,30 +346,75 @@ impl Connection {
         Ok(())
     }
 
-    async fn publish(&mut self, wanted: Publish) -> Result<(), Violation> {
-        match Publishing::start(&self.tools, &wanted.name, &self.id).await {
+    async fn connect(&mut self, wanted: Connect, stop: &CancellationToken) -> Result<(), End> {
+        let verdict = patient(&self.socket, stop, self.asking.connect(&wanted)).await?;
+        if let Err(reason) = verdict {
+            tracing::info!(connection = %self.id, "an RTMP client may not connect: {reason}");
+            self.session.reject_connect("NetConnection.Connect.Rejected", &reason);
+            return Ok(());
+        }
+        Ok(self.session.accept_connect()?)
+    }
+
+    async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
+        let verdict = patient(&self.socket, stop, self.asking.begin(true, &wanted.name, &wanted.query)).await?;
+        let started = match verdict {
+            Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
+            Err(refusal) => Err(refusal),
+        };
+        match started {
             Ok(publishing) => {
                 self.role = Role::Publishing(Box::new(publishing));
-                self.session.accept_publish()
+                Ok(self.session.accept_publish()?)
             }
             Err(refusal) => {
                 tracing::info!(connection = %self.id, "an RTMP publisher is refused: {}", refusal.reason);
-                self.session.reject_publish(refusal.code, &refusal.reason)
+                Ok(self.session.reject_publish(refusal.code, &refusal.reason)?)
             }
         }
     }
 
-    async fn play(&mut self, wanted: Play) -> Result<(), Violation> {
-        match Playing::start(&self.tools, &wanted.name, &self.id).await {
+    async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
+        let verdict = patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query)).await?;
+        let started = match verdict {
+            Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
+            Err(refusal) => Err(refusal),
+        };
+        match started {
             Ok(playing) => {
                 self.role = Role::Playing(Box::new(playing));
-                self.session.accept_play()
+                Ok(self.session.accept_play()?)
             }
             Err(refusal) => {
                 tracing::info!(connection = %self.id, "an RTMP player is refused: {}", refusal.reason);
-                self.session.reject_play(refusal.code, &refusal.reason)
+                Ok(self.session.reject_play(refusal.code, &refusal.reason)?)
             }
         }
+    }
+
+    /// The client has ended what it did: its hook server is told.
+    fn stopped(&self) {
+        match &self.role {
+            Role::Nobody => {}
+            Role::Publishing(publishing) => self.asking.stopped(true, &publishing.session(), publishing.name()),
+            Role::Playing(playing) => self.asking.stopped(false, playing.session(), playing.name()),
+        }
+    }
+}
+
+/// Waits for a verdict for as long as the client does and the server runs.
+async fn patient<T>(socket: &TcpStream, stop: &CancellationToken, verdict: impl Future<Output = T>) -> Result<T, End> {
+    let gone = async {
+        // What it has sent meanwhile stays unread; only its end counts.
+        while socket.peek(&mut [0]).await.is_ok_and(|len| len > 0) {
+            sleep(GONE).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        verdict = verdict => Ok(verdict),
+        () = stop.cancelled() => Err(End::Quiet),
+        () = gone => Err(End::Quiet),
     }
 }
 

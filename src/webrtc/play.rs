@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
 use super::relay::{EndReason, JoinError, JoinOptions, Relay, Viewer, ViewerEvent, ViewerSnapshot};
-use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
+use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Kind, Pipelines};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -166,12 +166,12 @@ impl Viewing {
     /// browser's own stop.
     pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
         let view = self.subscription.view();
-        let (late, gone) = never_came(&view.borrow());
+        let late = never_came(&view.borrow());
         let end = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            () = self.subscription.terminated() => Some(End::Failed(STOPPED_BY_REST.into())),
-            info = ended(view, gone) => Some(End::Failed(info.into())),
+            reason = self.subscription.terminated() => Some(End::Failed(reason.into())),
+            info = ended(view) => Some(End::Failed(info)),
             end = self.play(late, &news) => Some(end),
         };
         let (failed, info) = match end {
@@ -285,18 +285,21 @@ fn end_of(reason: EndReason) -> End {
     }
 }
 
-/// WCS's texts for a viewer of a stream that has no media yet: it took too long, and it has ended so.
-fn never_came(view: &StreamView) -> (&'static str, &'static str) {
-    const NO_SOURCE: &str = "Failed to connect to origin stream";
-    match view.publisher().is_some_and(|publisher| publisher.media_type == "publish") {
-        true => ("Publish stream is not ready", STOPPED_BY_PUBLISHER),
-        false => (NO_SOURCE, NO_SOURCE),
-    }
+/// Whether a stream is published by a browser or an encoder, and not pulled from somewhere.
+fn is_published(view: &StreamView) -> bool {
+    view.publisher().is_some_and(|publisher| publisher.media_type == "publish")
 }
 
-/// Resolves when the stream has ended: with the text for a viewer, which is `never_came` if it had no media then.
-async fn ended(mut view: watch::Receiver<StreamView>, never_came: &'static str) -> &'static str {
+/// WCS's text for a viewer of a stream whose media takes too long.
+fn never_came(view: &StreamView) -> &'static str {
+    if is_published(view) { "Publish stream is not ready" } else { "Failed to connect to origin stream" }
+}
+
+/// Resolves when the stream has ended: with the text for a viewer. One of a source that never came is told why.
+async fn ended(mut view: watch::Receiver<StreamView>) -> String {
     while view.changed().await.is_ok() {}
-    let phase = view.borrow().phase;
-    if phase == Phase::Waiting { never_came } else { STOPPED_BY_PUBLISHER }
+    let view = view.borrow();
+    let never_came = view.phase == Phase::Waiting && !is_published(&view);
+    let reason = view.farewell.clone().filter(|_| never_came);
+    reason.unwrap_or_else(|| STOPPED_BY_PUBLISHER.to_owned())
 }

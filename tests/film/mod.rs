@@ -19,6 +19,8 @@ pub struct Film {
     /// Frames from keyframe to keyframe.
     gop: usize,
     seconds: usize,
+    /// What is left out.
+    holes: &'static [&'static str],
 }
 
 const VP8: &[&str] =
@@ -41,13 +43,30 @@ const OPUS: &[&str] = &["-c:a", "libopus", "-b:a", "48k", "-ar", "48000"];
 const AAC: &[&str] = &["-c:a", "aac", "-b:a", "48k", "-ar", "44100"];
 
 impl Film {
-    pub const VP8: Self = Self { stream: "vp8", video: VP8, audio: OPUS, fps: 30, gop: 30, seconds: 8 };
+    pub const VP8: Self = Self { stream: "vp8", video: VP8, audio: OPUS, fps: 30, gop: 30, seconds: 8, holes: &[] };
     pub const VP8_WHOLE: Self = Self { stream: "vp8-whole", ..Self::VP8 };
     /// Sixty frames a second, and ten seconds from keyframe to keyframe.
     pub const VP8_60: Self = Self { stream: "vp8-60", fps: 60, gop: 600, seconds: 13, ..Self::VP8 };
     pub const H264: Self = Self { stream: "h264", video: H264, audio: AAC, ..Self::VP8 };
     pub const H264_60: Self = Self { stream: "h264-60", fps: 60, gop: 600, seconds: 13, ..Self::H264 };
     pub const H264_OPUS: Self = Self { stream: "h264-opus", audio: OPUS, ..Self::H264 };
+
+    pub const SOUND_STOPS: Self =
+        Self { stream: "sound-stops", seconds: 12, holes: &["-af", "atrim=end=2.5"], ..Self::H264 };
+    pub const SOUND_PAUSES: Self = Self {
+        stream: "sound-pauses",
+        seconds: 12,
+        holes: &["-af", "aselect='not(between(t,2.5,8.5))'"],
+        ..Self::H264
+    };
+    pub const SOUND_LATE: Self =
+        Self { stream: "sound-late", seconds: 10, holes: &["-af", "aselect='gt(t,5)'"], ..Self::H264 };
+    pub const PICTURES_PAUSE: Self = Self {
+        stream: "pictures-pause",
+        seconds: 20,
+        holes: &["-vf", "select='not(between(t,3,16))'", "-fps_mode", "passthrough"],
+        ..Self::H264
+    };
 
     pub fn stream(&self) -> &'static str {
         self.stream
@@ -79,6 +98,7 @@ impl Film {
             ffmpeg.args(["-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", &picture, "-f", "lavfi", "-i"]);
             ffmpeg.arg("sine=frequency=440:beep_factor=4:sample_rate=48000").args(self.video);
             ffmpeg.args(["-g", &self.gop.to_string(), "-keyint_min", &self.gop.to_string()]).args(self.audio);
+            ffmpeg.args(self.holes);
             ffmpeg.args(["-t", &self.seconds.to_string()]).arg(&draft);
             let output = run(&mut ffmpeg, Duration::from_secs(120));
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod camera;
+mod disk;
+mod hooks;
 mod judge;
 mod process;
 mod rest;
@@ -16,6 +18,8 @@ mod source;
 use std::time::{Duration, Instant};
 
 pub use camera::Camera;
+pub use disk::{SmallDisk, where_mounting_works};
+pub use hooks::{Call, HookServer, Reply};
 pub use judge::{Media, Packet, decodes, probe, wait_readable};
 pub use process::{Process, Signal, run};
 pub use rest::Answer;

@@ -7,7 +7,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weir::hook::application::Update;
+use weir::hook::{Applications, Method};
+use weir::store::Store;
 
+use super::hooks::HookServer;
 use super::process::{Process, Signal, run};
 use super::rest::{self, Answer};
 use super::{SOON, wait};
@@ -103,6 +107,24 @@ impl Home {
         })
     }
 
+    /// Gives an application a hook server and methods, before the server starts.
+    pub fn hooks(&self, app: &str, hooks: &HookServer, methods: &[Method]) {
+        self.application(app, Update { url: Some(hooks.url()), ..Update::default() }, methods);
+    }
+
+    /// Changes an application before the server starts, and says which methods are called.
+    pub fn application(&self, app: &str, update: Update, methods: &[Method]) {
+        let data = self.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let applications = Applications::open(&Store::open(&data).unwrap()).await.unwrap();
+            applications.update(app, update).await.unwrap();
+            applications.disable(app, &Method::ALL).await.unwrap();
+            applications.enable(app, methods).await.unwrap();
+        });
+    }
+
     /// A server on free ports of loopback with its directories here.
     pub fn setup(&self) -> Setup {
         let setup = self.bare("serve").arg("--data").arg(&self.path().join("data").to_string_lossy());
@@ -110,6 +132,7 @@ impl Home {
             setup.set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0").set("ip_local=127.0.0.1");
         // A stream whose encoder has left ends at once, unless a test is about just that.
         let setup = setup.set("publisher_linger=0");
+        let setup = setup.set("ssh.port=0");
         setup.set(&format!("record_dir={}", self.records().display()))
     }
 

@@ -208,7 +208,7 @@ impl Push {
                 }
             };
             tokio::select! {
-                () = this.subscription.terminated() => return Ok(()),
+                _ = this.subscription.terminated() => return Ok(()),
                 changed = view.changed() => {
                     let now = view.borrow().clone();
                     let codecs = |view: &StreamView| -> Vec<Codec> { view.tracks.iter().map(|track| track.codec.clone()).collect() };

@@ -21,6 +21,8 @@ use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 use viewer::Client;
 
+/// Viewers of one signalling connection; a page of weir's has 256 media sessions at most.
+const OF_A_CONNECTION: usize = 200;
 /// Longest pause between two looks at all sockets.
 const PAUSE: Duration = Duration::from_millis(4);
 
@@ -55,6 +57,19 @@ impl Signalling {
             }
         }
     }
+}
+
+/// A connection that viewers can be made through, and Janus's session on it.
+fn connect(kind: &str, url: &str) -> (Signalling, u64) {
+    let mut server = Signalling::open(url, (kind == "janus").then_some("janus-protocol"));
+    let session = match kind {
+        "janus" => janus(&mut server, json!({"janus": "create"}), |m| m["data"]["id"].as_u64()),
+        _ => {
+            server.say(&json!({"message": "connection", "data": [{"appKey": "defaultApp"}]}));
+            server.hear(|message| (message["message"] == "getUserData").then_some(0))
+        }
+    };
+    (server, session)
 }
 
 fn watch_weir(server: &mut Signalling, stream: &str, number: usize, address: IpAddr) -> Client {
@@ -130,23 +145,20 @@ fn main() {
         tracing_subscriber::registry().with(ciphers.clone().with_filter(OnlyStr0m)),
     )
     .unwrap();
-    let mut server = Signalling::open(url, (kind == "janus").then_some("janus-protocol"));
-    let session = match kind.as_str() {
-        "janus" => janus(&mut server, json!({"janus": "create"}), |m| m["data"]["id"].as_u64()),
-        _ => {
-            server.say(&json!({"message": "connection", "data": [{"appKey": "defaultApp"}]}));
-            server.hear(|message| (message["message"] == "getUserData").then_some(0))
-        }
-    };
+    let mut connections: Vec<(Signalling, u64)> = Vec::new();
     let mut clients: Vec<Client> = Vec::new();
     let zero = Instant::now();
     let (mut told, mut alive) = (zero, zero);
     loop {
         // One joins in each round, so that a handshake does not wait for those of all others.
         if clients.len() < count {
+            if clients.len().is_multiple_of(OF_A_CONNECTION) {
+                connections.push(connect(kind, url));
+            }
+            let (server, session) = connections.last_mut().unwrap();
             let mut client = match kind.as_str() {
-                "janus" => watch_janus(&mut server, session, stream.parse().unwrap(), address),
-                _ => watch_weir(&mut server, stream, clients.len(), address),
+                "janus" => watch_janus(server, *session, stream.parse().unwrap(), address),
+                _ => watch_weir(server, stream, clients.len(), address),
             };
             client.keep = false;
             clients.push(client);
@@ -162,10 +174,12 @@ fn main() {
         }
         if alive.elapsed() > Duration::from_secs(5) {
             alive = Instant::now();
-            server.say(&match kind.as_str() {
-                "janus" => json!({"janus": "keepalive", "session_id": session, "transaction": "k"}),
-                _ => json!({"message": "pong", "data": [null]}),
-            });
+            for (server, session) in &mut connections {
+                server.say(&match kind.as_str() {
+                    "janus" => json!({"janus": "keepalive", "session_id": session, "transaction": "k"}),
+                    _ => json!({"message": "pong", "data": [null]}),
+                });
+            }
         }
         std::thread::sleep(PAUSE.saturating_sub(began.elapsed()));
     }
