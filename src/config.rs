@@ -17,6 +17,7 @@ mod rtmp;
 mod source;
 mod ssh;
 mod value;
+mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
@@ -26,6 +27,7 @@ pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
+pub use wcs::Wcs;
 
 use source::{Layers, mask};
 use std::fmt;
@@ -58,6 +60,8 @@ pub struct Config {
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
+    /// The same from WCS servers, and an edge.
+    pub wcs: Wcs,
     /// Calling hook servers.
     pub hooks: Hooks,
     /// How long an orderly stop may take (`shutdown_timeout`).
@@ -175,7 +179,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, hooks, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -206,6 +210,7 @@ impl Config {
             ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
+        settings.extend(wcs.settings());
         settings.extend(hooks.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
@@ -225,6 +230,7 @@ impl Config {
         let ssh = Ssh::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
+        let wcs = Wcs::read(layers);
         let hooks = Hooks::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
@@ -237,6 +243,7 @@ impl Config {
             ssh: ssh?,
             record: record?,
             pull: pull?,
+            wcs: wcs?,
             hooks: hooks?,
             shutdown_timeout: shutdown_timeout?,
         })

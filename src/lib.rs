@@ -12,7 +12,7 @@
 //! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`store`] (what survives a restart) and
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
 //!   [`users`].
 //!
 //! # One request, one frame
@@ -34,6 +34,7 @@ pub mod hook;
 pub mod hub;
 mod listen;
 pub mod media;
+pub mod message;
 pub mod name;
 pub mod picture;
 pub mod pull;

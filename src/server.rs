@@ -26,7 +26,8 @@ use crate::listen::Listener;
 use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::{self, Pulls, RtspTransport, Rules};
+use crate::pull::wcs::{Dial, Limits, Trust};
+use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
@@ -41,6 +42,9 @@ use crate::webrtc::relay::{Listen, Relay, RelayConfig};
 
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
+
+/// How many pings in a row another server may leave without a sign of life.
+const PROBES: u32 = 3;
 
 /// A running server.
 pub struct Server {
@@ -390,7 +394,32 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
         rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
         rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
+        wcs: wcs_tools(config)?,
     })
+}
+
+fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
+    let wcs = &config.wcs;
+    if wcs.insecure {
+        tracing::warn!(
+            "wcs_agent_insecure=true: certificates of other servers are NOT verified; anybody may listen in"
+        );
+    }
+    let trust = Trust { ca_file: wcs.ca_file.clone(), insecure: wcs.insecure };
+    let tls = wcs.ssl.then(|| trust.connector()).transpose();
+    let limits =
+        Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
+    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
+    let tools = pull::wcs::Tools {
+        dial: Dial { limits, connect: wcs.connect_timeout, tls },
+        options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
+        media_timeout: wcs.media_timeout,
+        origins: origins.context("an address of cdn_origins cannot be used")?,
+        rules: Rules { record_all: false, idle_timeout: wcs.idle_timeout },
+    };
+    tools.origins.iter().try_for_each(|origin| tools.check(origin)).context("an address of cdn_origins")?;
+    Ok(tools)
 }
 
 /// The addresses media goes over: `ip_local` where it is one, else every address of the host; its loopback only where it

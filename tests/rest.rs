@@ -223,6 +223,7 @@ fn an_agent_from_pull_to_terminate() {
     assert_eq!(listed.as_array().unwrap().len(), 1);
     let wanted = [
         "attempts",
+        "direction",
         "hasAudio",
         "hasVideo",
         "lastError",

@@ -83,7 +83,11 @@ impl From<PullError> for ApiError {
     fn from(error: PullError) -> Self {
         match error {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
+            PullError::AlreadyPushed { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPushed", error.to_string()),
+            PullError::NoStream(_) => Self::not_found("StreamNotFound", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
+            PullError::Uri(error) => error.into(),
             PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),

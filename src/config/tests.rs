@@ -65,6 +65,15 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_activity_timer_timeout", "0"),
     ("rtsp_activity_timer_timeout", "0"),
     ("rtsp_interleaved_mode", "false"),
+    ("wcs_agent_ssl", "true"),
+    ("wcs_agent_ca_file", "/etc/ca.pem"),
+    ("wcs_agent_insecure", "true"),
+    ("wcs_agent_connect_timeout", "11"),
+    ("wcs_agent_answer_timeout", "12"),
+    ("wcs_agent_media_timeout", "13"),
+    ("wcs_agent_ping_interval", "14"),
+    ("wcs_activity_timer_timeout", "0"),
+    ("cdn_origins", "ws://a:8080,wss://b"),
     ("disable_rest_requests", "true"),
     ("rest_request_timeout", "1500ms"),
     ("rest_client_request_retry_count", "5"),
@@ -113,7 +122,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, hooks, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -146,6 +155,8 @@ fn the_defaults() {
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!((wcs.ssl, wcs.insecure, wcs.ca_file, wcs.origins), (false, false, None, vec![]));
+    assert_eq!((wcs.connect_timeout, wcs.idle_timeout), (ms(5_000), Some(ms(60_000))));
     assert_eq!(aac, Aac { fdk: false, disable_drop: false });
     assert_eq!(
         rtmp,
@@ -310,4 +321,15 @@ proptest! {
     fn no_value_panics(index in 0..OTHERS.len(), value in "\\PC*") {
         let _ = Config::load(None, [], &[format!("{}={value}", OTHERS[index].0)]);
     }
+}
+
+#[test]
+fn the_servers_an_edge_asks() {
+    let origins =
+        |text: &str| Config::load(None, [], &[format!("cdn_origins={text}")]).map(|loaded| loaded.config.wcs.origins);
+    assert_eq!(origins(" ws://a:8080 , wss://b ,").unwrap(), ["ws://a:8080", "wss://b"]);
+    for bad in ["a:8080", "http://a", "ws://", "ws://a ws://b"] {
+        assert!(origins(bad).is_err(), "{bad}");
+    }
+    assert!(origins(&"ws://a,".repeat(65)).is_err());
 }

@@ -10,6 +10,7 @@ mod phase;
 mod shown;
 mod stream;
 mod termination;
+mod upstream;
 mod vacant;
 mod view;
 

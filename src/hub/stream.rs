@@ -54,7 +54,7 @@ pub struct Publication {
 }
 
 /// How a session has left.
-struct Farewell {
+pub(super) struct Farewell {
     /// It did not ask for it: FAILED.
     failed: bool,
     /// WCS's text.
@@ -78,10 +78,11 @@ pub enum SubscribeError {
     Gone,
 }
 
-enum Command {
+pub(super) enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
     Muted(Kind, bool),
+    Upstream(Vec<String>),
     Rendition(String, bool),
     Figures(MediaSessionId, Figures),
     Subscribe(MediaSessionId, Subscriber, Termination),
@@ -172,6 +173,7 @@ fn first_view(publisher: &Publisher) -> StreamView {
         audio_muted: false,
         video_muted: false,
         renditions: Vec::new(),
+        upstream: Arc::from([]),
         sessions: vec![session],
         farewell: None,
     }
@@ -201,6 +203,7 @@ impl Stream {
                     Kind::Audio => view.audio_muted = muted,
                     Kind::Video => view.video_muted = muted,
                 }),
+                Command::Upstream(path) => self.view.send_modify(|view| view.upstream = path.into()),
                 Command::Rendition(rendition, begins) => self.view.send_modify(|view| {
                     view.renditions.retain(|other| *other != rendition);
                     if begins {
@@ -482,7 +485,7 @@ impl Publication {
         freed.recv().await;
     }
 
-    fn send(&self, command: Command) {
+    pub(super) fn send(&self, command: Command) {
         // The stream's task ends after this publication, never before.
         let _ = self.commands.send(command);
     }

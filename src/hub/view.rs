@@ -95,6 +95,8 @@ pub struct StreamView {
     pub video_muted: bool,
     /// What is transcoded for its subscribers now, for people: `mpeg4-generic to opus`.
     pub renditions: Vec<String>,
+    /// The publishers on other servers it comes from, by their media sessions, the nearest first, where they are known.
+    pub upstream: Arc<[String]>,
     /// Its publisher, then its players in the order they came.
     pub sessions: Vec<SessionView>,
     /// What its publisher has left with, once it has.

@@ -9,7 +9,9 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 14] = [
+const BUILT_IN: [(&str, &str); 16] = [
+    ("push-wcs", include_str!("../../pipelines/push-wcs.launch")),
+    ("pull-wcs", include_str!("../../pipelines/pull-wcs.launch")),
     ("transcode-x264", include_str!("../../pipelines/transcode-x264.launch")),
     ("transcode-openh264", include_str!("../../pipelines/transcode-openh264.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
@@ -272,7 +274,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, record-mkv, record-mp4, record-ts, record-webm, record-webm-opus, snapshot, transcode-openh264, transcode-x264"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, pull-wcs, push-wcs, record-mkv, record-mp4, record-ts, record-webm, record-webm-opus, snapshot, transcode-openh264, transcode-x264"
             ),
             "{unknown}"
         );

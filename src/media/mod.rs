@@ -36,7 +36,7 @@ pub use fanout::{Fanout, ORIGIN, TrackFigures};
 pub use ingest::Ingest;
 pub(crate) use moof::mend as mend_moof;
 pub use payloader::Payloader;
-pub use peer::{Peer, PeerEvent, PeerOptions, Receive};
+pub use peer::{Agreed, Peer, PeerEvent, PeerOptions, Receive, Sending};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
 pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest};

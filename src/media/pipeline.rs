@@ -42,6 +42,14 @@ pub enum MediaError {
         /// The line, masked.
         line: String,
     },
+    /// An offer or an answer is of no use.
+    #[error("the {what} cannot be used: {reason}")]
+    Negotiation {
+        /// `offer` or `answer`.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A transition did not end in time.
     #[error("{template}: {what} took longer than {} s", TRANSITION.as_secs())]
     Deadline {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::scheme::{self, Cause};
-use super::{PullRequest, Scheme, SourceUri, Tools};
+use super::{PullRequest, Scheme, SourceUri, Tools, wcs};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 use crate::media::{Failure, Kind, Source, SourceEvent, Track};
@@ -34,9 +34,9 @@ const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
 /// How often a running source is looked at.
-const WATCH: Duration = Duration::from_millis(500);
+pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
-const PROVEN: Duration = Duration::from_secs(10);
+pub(super) const PROVEN: Duration = Duration::from_secs(10);
 
 /// Where an agent is. The words are WCS's where it has some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,15 +54,31 @@ pub enum AgentStatus {
     Failed,
 }
 
+/// Which way an agent's media goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the remote server to here.
+    Pull,
+    /// From here to the remote server.
+    Push,
+}
+
 /// An agent as it is.
 #[derive(Debug, Clone)]
 pub struct AgentView {
-    /// Its media session, the publisher of its stream.
+    /// Which way its media goes.
+    pub direction: Direction,
+    /// Its media session here: the publisher of the stream it pulls, a subscriber of the one it pushes.
     pub session: MediaSessionId,
-    /// The stream it publishes.
+    /// The stream here.
     pub local_name: StreamName,
     /// The source.
     pub uri: SourceUri,
+    /// The stream's name there, where the address does not say it.
+    pub remote_name: Option<StreamName>,
+    /// Its media session there, while the server knows of it.
+    pub remote_session: Option<MediaSessionId>,
     /// Where it is.
     pub status: AgentStatus,
     /// Sound is asked for.
@@ -81,11 +97,11 @@ pub struct AgentView {
 
 /// The agent's task before it runs.
 pub(super) struct Job {
-    request: PullRequest,
-    publication: Publication,
-    tools: Tools,
+    pub(super) request: PullRequest,
+    pub(super) publication: Publication,
+    pub(super) tools: Tools,
     ends: Ends,
-    view: watch::Sender<AgentView>,
+    pub(super) view: watch::Sender<AgentView>,
 }
 
 /// What ends an agent from outside.
@@ -103,9 +119,12 @@ pub(super) fn new(
     ends: Ends,
 ) -> (Job, watch::Receiver<AgentView>) {
     let (view, snapshot) = watch::channel(AgentView {
+        direction: Direction::Pull,
         session: publication.session(),
         local_name: publication.name().clone(),
         uri: request.uri.clone(),
+        remote_name: request.remote_name.clone(),
+        remote_session: None,
         status: AgentStatus::New,
         has_audio: request.has_audio,
         has_video: request.has_video,
@@ -119,18 +138,21 @@ pub(super) fn new(
 }
 
 /// How one try ended.
-struct Outcome {
-    reason: String,
+pub(super) struct Outcome {
+    pub(super) reason: String,
     /// The server took the request, so the wait before the next try need not grow.
-    answered: bool,
+    pub(super) answered: bool,
     /// How long media flowed.
-    flowed: Duration,
-    cause: Cause,
+    pub(super) flowed: Duration,
+    pub(super) cause: Cause,
+    /// No further try can go better.
+    pub(super) hopeless: bool,
 }
 
 impl Outcome {
-    fn failed(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO, cause: Cause::Other }
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
+        let (flowed, cause) = (Duration::ZERO, Cause::Other);
+        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false }
     }
 }
 
@@ -202,7 +224,8 @@ impl Job {
                 view.last_error = Some(outcome.reason.clone());
             });
             flowed |= !outcome.flowed.is_zero();
-            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return outcome.cause };
+            let again = !outcome.hopeless && (flowed || !self.request.on_demand);
+            let Some(wait) = wait.filter(|_| again) else { return outcome.cause };
             self.publication_events(|stream, session| Event::PullRetry {
                 stream,
                 session,
@@ -219,11 +242,14 @@ impl Job {
         self.tools.hub.events().tell(event(stream, self.publication.session()));
     }
 
-    fn set(&self, status: AgentStatus) {
+    pub(super) fn set(&self, status: AgentStatus) {
         self.view.send_modify(|view| view.status = status);
     }
 
     async fn one_try(&self) -> Outcome {
+        if self.request.uri.scheme() == Scheme::Wcs {
+            return wcs::one_try(self).await;
+        }
         let mut source = match self.start().await {
             Ok(source) => source,
             Err(reason) => return Outcome::failed(reason),
@@ -251,10 +277,7 @@ impl Job {
         };
         let live_since = Instant::now();
         self.publication.live(tracks.clone());
-        self.view.send_modify(|view| {
-            view.status = AgentStatus::ProcessedRemote;
-            view.attempts = 0;
-        });
+        self.flows();
         let reason = loop {
             match timeout(WATCH, source.event()).await {
                 Err(_) if self.publication.fanout().silence() > self.tools.stall_timeout => {
@@ -278,6 +301,14 @@ impl Job {
             }
         };
         Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
+    }
+
+    /// Media flows.
+    pub(super) fn flows(&self) {
+        self.view.send_modify(|view| {
+            view.status = AgentStatus::ProcessedRemote;
+            view.attempts = 0;
+        });
     }
 
     fn left_out(&self, kind: Kind, reason: &str) {
@@ -360,7 +391,9 @@ impl Job {
         Outcome {
             answered: connected,
             ..Outcome::failed(match (connected, self.request.uri.scheme()) {
-                (true, Scheme::Rtmp) => format!("the server answers, but nothing is published there ({seconds} s)"),
+                (true, Scheme::Rtmp | Scheme::Wcs) => {
+                    format!("the server answers, but nothing is published there ({seconds} s)")
+                }
                 (true, Scheme::Rtsp) => format!("the server describes the stream, but sends none of it ({seconds} s)"),
                 (false, _) => format!("no answer within {seconds} s"),
             })

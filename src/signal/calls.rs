@@ -4,9 +4,9 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::message::{self, DataCall, Incoming, StreamCall, StreamEventCall};
 use crate::hook::{Method, Object, Verdict};
 use crate::hub::{Phase, StreamHandle};
+use crate::message::{self, DataCall, Incoming, StreamCall, StreamEventCall};
 use crate::name::StreamName;
 use crate::picture::PictureError;
 

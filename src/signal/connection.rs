@@ -26,11 +26,11 @@ use uuid::Uuid;
 use warp::ws::{Message, WebSocket};
 
 use super::Signal;
-use super::message::{self, Hello, Incoming};
 use super::outbox::{Outbox, write};
 use crate::config::KeepAliveAlgorithm;
 use crate::hook::{self, Caller, Method, Object, Refusal};
 use crate::hub::ConnectionView;
+use crate::message::{self, Hello, Incoming};
 use crate::name::MediaSessionId;
 
 /// Longest time from an open socket to its `connection` message.
@@ -80,6 +80,7 @@ pub(super) async fn run(
         id: Uuid::new_v4().to_string(),
         hook: None,
         joining: None,
+        weir: false,
         signal,
         outbox,
         sessions: HashMap::new(),
@@ -131,6 +132,8 @@ pub(super) struct Connection {
     /// Set once the connection is established.
     pub(super) hook: Option<Arc<hook::Session>>,
     joining: Option<Joining>,
+    /// The other side is a weir: it is told where streams come from.
+    pub(super) weir: bool,
     pub(super) signal: Signal,
     pub(super) outbox: Outbox,
     pub(super) sessions: HashMap<MediaSessionId, MediaSession>,
@@ -256,6 +259,7 @@ impl Connection {
             tells_statuses: true,
         };
         let hooks = self.signal.hooks.clone();
+        self.weir = hello.weir_path.is_some();
         self.joining = Some(Joining {
             hello: data.clone(),
             client_version: hello.client_version.unwrap_or_default(),

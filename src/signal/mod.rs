@@ -1,9 +1,8 @@
-//! The browsers' WebSocket: [`message`] has the wire types, [`connection`] is one task a socket, with its media sessions
+//! The browsers' WebSocket: [`crate::message`] has the wire types, [`connection`] is one task a socket, with its media sessions
 //! in [`streams`] and what else a browser asks for in [`calls`]; [`outbox`] is the way back, [`socket`] the upgrade.
 
 mod calls;
 mod connection;
-mod message;
 mod outbox;
 mod socket;
 mod streams;

@@ -7,10 +7,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Signal;
 use super::connection::{Connection, MediaSession};
-use super::message::{self, Status, StreamCall};
 use super::outbox::Outbox;
 use crate::hook::{self, Method, Object, Verdict};
 use crate::hub::{Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, Subscriber};
+use crate::message::{self, Status, StreamCall};
 use crate::name::{MediaSessionId, StreamName};
 use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
@@ -47,6 +47,7 @@ impl Connection {
                 id: id.clone(),
                 asked: call.name.unwrap_or_default(),
                 published,
+                weir: self.weir,
                 stream: OnceLock::new(),
                 shown: Mutex::new(first_shown(&said)),
             }),
@@ -182,6 +183,9 @@ impl Opening {
             PublishError::NameTaken(_) => "Stream name is already in use",
             PublishError::Closing => "Requested stream shutdown",
         })?;
+        if let Some(path) = call.weir_path.as_ref().and_then(message::client::path) {
+            publication.comes_from(path);
+        }
         if let Some(stream) = self.signal.hub.streams().get(&name) {
             self.teller.follow(stream);
         }
@@ -237,6 +241,8 @@ struct Teller {
     /// The name the browser asked for. A hook may have put another in its place, which the browser need not know.
     asked: String,
     published: bool,
+    /// The player is a weir, which is told where the stream comes from.
+    weir: bool,
     /// The stream, once there is one.
     stream: OnceLock<StreamHandle>,
     /// The session as it was last seen, for when it is gone.
@@ -264,6 +270,9 @@ impl Teller {
         let Status { status, info, record_name, .. } = *of;
         let mut told = message::status_fields(of);
         self.hook.policy(Method::StreamStatusEvent).told(&mut told);
+        if let Some(stream) = self.stream.get().filter(|_| self.weir && !self.published) {
+            told.insert("weirPath".into(), stream.look(|view| view.path()).into());
+        }
         self.outbox.text(message::stream_status(told));
         if self.hook.calls(Method::StreamStatusEvent) {
             let mut fields = self.shown();

@@ -205,11 +205,22 @@ impl Viewing {
     /// Waits for a stream that has media.
     async fn live(&self, news: &impl Fn(PlayNews)) -> Option<StreamView> {
         let mut view = self.subscription.view();
-        if view.borrow().phase == Phase::Waiting {
-            news(PlayNews::Pending);
-        }
-        let flowing = view.wait_for(|view| view.phase != Phase::Waiting);
-        Some(timeout(SOURCE, flowing).await.ok()?.ok()?.clone())
+        let flowing = async {
+            let mut told = None;
+            loop {
+                let now = view.borrow_and_update().clone();
+                if now.phase != Phase::Waiting {
+                    return Some(now);
+                }
+                // Where it comes from may become known later: said again, for a player that must not feed it.
+                if told.as_ref() != Some(&now.upstream) {
+                    news(PlayNews::Pending);
+                    told = Some(now.upstream);
+                }
+                view.changed().await.ok()?;
+            }
+        };
+        timeout(SOURCE, flowing).await.ok()?
     }
 
     async fn watch(&self, viewer: &mut Viewer, view: &StreamView, news: &impl Fn(PlayNews)) -> End {

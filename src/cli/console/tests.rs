@@ -19,7 +19,16 @@ async fn room() -> Room {
     let tasks = TaskTracker::new();
     let hub = Hub::start(Events::default(), &tasks);
     let second = std::time::Duration::from_secs(1);
+    let seconds = std::time::Duration::from_secs;
+    let limits = pull::wcs::Limits { greeting: seconds(1), answer: seconds(1), ping: seconds(1), probes: 3 };
     let tools = pull::Tools {
+        wcs: pull::wcs::Tools {
+            dial: pull::wcs::Dial { limits, connect: seconds(1), tls: None },
+            options: crate::media::PeerOptions { addresses: vec![], ports: (0, 0) },
+            media_timeout: seconds(1),
+            origins: vec![],
+            rules: pull::Rules { record_all: false, idle_timeout: None },
+        },
         catalog: Catalog::load(None).unwrap(),
         pipelines: Pipelines::default(),
         hub: hub.clone(),

@@ -1,4 +1,7 @@
-//! What goes over the browsers' WebSocket. Source: wcs.md 3.1 to 3.3 and 11.
+//! What goes over WCS's WebSocket: what a server reads and sends here, a client's side in [`client`].
+//! Source: wcs.md 3.1 to 3.3 and 11.
+
+pub mod client;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -29,12 +32,18 @@ impl Incoming {
     /// # Errors
     /// A sentence for the close frame: no JSON, or not of the protocol's form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
-            // The text is the browser's and may hold its secrets; where it is wrong is all that is told.
-            format!("not a message: line {} column {}", error.line(), error.column())
-        })?;
+        let envelope = Envelope::parse(text)?;
         let data = envelope.data.into_iter().next().unwrap_or(Value::Null);
         Ok(Self { name: envelope.message, data, len: text.len() })
+    }
+}
+
+impl Envelope {
+    fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| {
+            // The text is the other side's and may hold its secrets; where it is wrong is all that is told.
+            format!("not a message: line {} column {}", error.line(), error.column())
+        })
     }
 }
 
@@ -46,6 +55,8 @@ pub struct Hello {
     pub app_key: Option<String>,
     /// The SDK's version.
     pub client_version: Option<String>,
+    /// There for another weir, which is told where streams come from.
+    pub weir_path: Option<Value>,
 }
 
 /// `publishStream` and `playStream`, and the fields of their ends.
@@ -61,6 +72,8 @@ pub struct StreamCall {
     /// Record it.
     #[serde(default)]
     pub record: Option<bool>,
+    /// The publishers a stream comes from, where another weir pushes it.
+    pub weir_path: Option<Value>,
     /// A player's wishes: picture size in pixels, bits per second, quality. 0 is none.
     #[serde(default)]
     pub width: Value,
