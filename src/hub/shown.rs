@@ -77,7 +77,7 @@ impl Shown {
             sdp: "",
             audio_codec: audio.map(Track::wcs_codec),
             video_codec: video.map(Track::wcs_codec),
-            record: view.record.is_some(),
+            record: view.record.is_some() || view.record_name.is_some(),
             record_name: view.record_name.clone(),
             width: video.map_or(0, |track| track.width),
             height: video.map_or(0, |track| track.height),

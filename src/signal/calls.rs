@@ -15,6 +15,7 @@ impl Connection {
         let streams = self.signal.hub.streams();
         let name = call.name.as_deref().and_then(|name| StreamName::new(name).ok());
         let info = match name.and_then(|name| streams.get(&name).map(StreamHandle::view)) {
+            _ if self.hook.is_none() => Some("Session not ready"),
             None => Some("Stream not found"),
             Some(view) if view.phase == Phase::Waiting => Some("Publish stream is not ready"),
             Some(_) => None,
