@@ -11,7 +11,7 @@
 //!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`].
 //!
 //! # One request, one frame
 //!
@@ -30,6 +30,7 @@ pub mod event;
 pub mod hub;
 mod listen;
 pub mod media;
+pub mod meter;
 pub mod name;
 pub mod picture;
 pub mod pull;

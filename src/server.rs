@@ -20,6 +20,7 @@ use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::{self, Pulls};
@@ -69,6 +70,8 @@ impl Server {
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
         let told = events.read();
+        let meter = Meter::default();
+        meter.follow(&events, &tasks);
         let data = directory(data, "--data")?;
         let records = directory(&config.record.dir, "record_dir")?;
 
@@ -90,7 +93,10 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks);
+        let encoders = rtmp::Tools {
+            meter: meter.clone(),
+            ..rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks)
+        };
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
@@ -103,6 +109,8 @@ impl Server {
             connections: connections.clone(),
             tasks: tasks.clone(),
         };
+        let ledger = api::Ledger::default();
+        ledger.follow(&hub, &tasks);
         let api = Api {
             hub,
             pulls,
@@ -111,6 +119,10 @@ impl Server {
             connections,
             recordings,
             web_root: web_root(&config)?,
+            min_free_space: config.record.min_free_space,
+            media_ports: config.webrtc.ports,
+            meter,
+            ledger,
             ports: api::Ports::default(),
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
@@ -335,5 +347,6 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         handshake_timeout: settings.handshake_timeout,
         idle_timeout: settings.idle_timeout,
         places: Arc::new(Semaphore::new(number(settings.max_connections).min(Semaphore::MAX_PERMITS))),
+        meter: Meter::default(),
     }
 }

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 6] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 6] = ["name", "event", "retry", "config", "store", "listen"];
+const LEAVES: [&str; 7] = ["name", "event", "retry", "config", "store", "listen", "meter"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -158,6 +158,8 @@ fn crates_stay_in_their_rooms() {
         ("warp", &["api", "signal"]),
         ("hyper", &["api", "signal"]),
         ("reqwest", &["hook"]),
+        ("prometheus_client", &["meter", "api"]),
+        ("procfs", &["api"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
     ]);

@@ -35,6 +35,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, sentence)
     }
 
+    /// 500: weir's own fault.
+    pub fn ours(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", sentence)
+    }
+
     /// 404 with a code.
     pub fn not_found(code: &'static str, sentence: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, sentence)

@@ -5,6 +5,8 @@ mod connection;
 pub mod error;
 mod events;
 mod files;
+mod health;
+mod metrics;
 mod pages;
 mod pipelines;
 mod ports;
@@ -14,6 +16,7 @@ mod recordings;
 mod request;
 mod routes;
 mod serve;
+mod stat;
 mod stream;
 mod version;
 
@@ -26,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Cors;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
+use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 
+pub use metrics::Ledger;
 pub use ports::Ports;
 pub use recordings::Recordings;
 pub use serve::serve;
@@ -50,6 +55,14 @@ pub struct Api {
     pub recordings: Recordings,
     /// The operator's folder of pages, absolute.
     pub web_root: Option<Arc<Path>>,
+    /// The free bytes that recordings leave; 0 for no limit.
+    pub min_free_space: u64,
+    /// First and last UDP port of publishers.
+    pub media_ports: (u16, u16),
+    /// What is counted as it happens.
+    pub meter: Meter,
+    /// Totals of what came in and went out.
+    pub ledger: Ledger,
     /// The ports in use.
     pub ports: Ports,
     /// What pages of other origins may do.

@@ -1,6 +1,7 @@
 //! Every call there is, on one screen.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -10,7 +11,7 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, pages, pipelines, ports, pull, recordings, stream};
+use super::{Api, connection, events, files, health, metrics, pages, pipelines, ports, pull, recordings, stat, stream};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -31,12 +32,13 @@ impl Answer {
     /// An answer in JSON.
     pub fn json(value: &impl Serialize) -> Result<Self, ApiError> {
         let text = serde_json::to_vec(value);
-        let text =
-            text.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", error.to_string()))?;
+        let text = text.map_err(|error| ApiError::ours(error.to_string()))?;
         Ok(Self::Json(text.into()))
     }
 }
 
+/// The families of REST's calls.
+const FAMILIES: [&str; 7] = ["pull", "stream", "connection", "pipelines", "recordings", "events", "ports"];
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const BOTH: &[Method] = &[Method::POST, Method::GET];
@@ -72,9 +74,12 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "ports"] => ports::all(api),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
+            [] if request.is_stat() => stat::page(api, request).await,
+            ["metrics"] => metrics::metrics(api, request).await,
             [] => pages::page(request, ""),
             [page] => pages::page(request, page),
-            ["health", "live"] => Answer::json(&serde_json::json!({"status": "UP"})),
+            ["health", "live"] => health::live(),
+            ["health", "ready"] => health::ready(api, request).await,
             _ => Err(no_such_call()),
         }
     };
@@ -88,7 +93,7 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
         ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
-        ["rest-api", "pipelines", _] | ["health", "live"] => true,
+        ["rest-api", "pipelines", _] | ["health", "live" | "ready"] | ["metrics"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),
@@ -118,6 +123,7 @@ pub(super) fn all(api: Api) -> impl Filter<Extract = (Response,), Error = Reject
 }
 
 async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item = Result<B, warp::Error>>) -> Response {
+    let began = Instant::now();
     let mut response = if request.method == Method::OPTIONS {
         empty()
     } else {
@@ -126,10 +132,25 @@ async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item 
             Err(error) => failure(&error, &request.path),
         }
     };
+    api.meter.call(family(&request.path), response.status().as_u16(), began.elapsed());
     allow_origins(api, &mut response);
     // A recording or a name in JSON is never anything but what its type says.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// What a call is counted under. The words are ours, whatever path a client asks for.
+fn family(path: &str) -> &'static str {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.next()) {
+        (Some("rest-api"), Some(second)) => {
+            FAMILIES.iter().find(|family| **family == second).copied().unwrap_or("other")
+        }
+        (Some("health"), _) => "health",
+        (Some("metrics"), _) => "metrics",
+        (Some("client" | "client2"), _) => "files",
+        _ => "pages",
+    }
 }
 
 async fn handled<B: Buf>(
@@ -137,16 +158,18 @@ async fn handled<B: Buf>(
     request: &mut Request,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, ApiError> {
-    if api.closing.load(Ordering::Relaxed) {
+    // Who watches the server sees it to its end.
+    if api.closing.load(Ordering::Relaxed) && !request.watches() {
         let sentence = "the server is shutting down";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", sentence));
     }
-    request.body = collected(body, api.max_body).await?;
+    request.body = collected(body, api).await?;
     route(api, request).await
 }
 
-/// Reads a body that may have any length on the wire and at most `limit` bytes here.
-async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, limit: u64) -> Result<Bytes, ApiError> {
+/// Reads a body that may have any length on the wire and at most `rest_max_body` bytes here.
+async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, api: &Api) -> Result<Bytes, ApiError> {
+    let limit = api.max_body;
     let mut collected = BytesMut::new();
     let mut body = std::pin::pin!(body);
     while let Some(chunk) = body.next().await {
@@ -155,6 +178,7 @@ async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, lim
             let piece = chunk.chunk();
             if (collected.len() + piece.len()) as u64 > limit {
                 let sentence = format!("a body has at most {limit} bytes (rest_max_body)");
+                api.meter.refused("rest_max_body");
                 return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge", sentence));
             }
             collected.extend_from_slice(piece);

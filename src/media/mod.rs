@@ -7,6 +7,7 @@
 mod bindings;
 mod bus;
 mod catalog;
+mod defects;
 mod encoded;
 mod fanout;
 pub mod graph;
@@ -27,6 +28,7 @@ mod track;
 
 pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError};
+pub use defects::{Defect, defects};
 pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, TrackFigures};
 pub use ingest::Ingest;

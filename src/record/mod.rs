@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
+pub use files::free_space;
 use name::NameRules;
 
 /// What every recorder works with.

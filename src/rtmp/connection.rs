@@ -268,8 +268,10 @@ impl Connection {
     fn play_out(&mut self) {
         let Role::Playing(playing) = &mut self.role else { return };
         for frame in std::mem::take(&mut playing.ready) {
-            if self.session.send(&frame) == Delivery::Full {
-                playing.lost();
+            match self.session.send(&frame) {
+                Delivery::Full => playing.lost(),
+                Delivery::Queued => playing.sent(frame.wire_len()),
+                _ => {}
             }
         }
     }

@@ -71,6 +71,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
+use crate::meter::Meter;
 use connection::Connection;
 
 /// The application that RTMP clients belong to. Source: WCS.
@@ -99,11 +100,14 @@ pub struct Tools {
     pub idle_timeout: Duration,
     /// A place for each connection there may be.
     pub places: Arc<Semaphore>,
+    /// Counts who finds no place.
+    pub meter: Meter,
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.
 pub async fn serve(tools: Tools, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
     let Ok(_place) = tools.places.clone().try_acquire_owned() else {
+        tools.meter.refused("rtmp_max_connections");
         tracing::warn!(%peer, "an RTMP client is closed: there are as many as rtmp_max_connections allows");
         return;
     };

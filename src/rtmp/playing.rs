@@ -55,6 +55,8 @@ pub(super) struct Playing {
     /// Pictures are left out until the next keyframe that is not old.
     lost: bool,
     dropped: Arc<AtomicU64>,
+    /// Bytes given to the connection.
+    sent: Arc<AtomicU64>,
     ended: bool,
 }
 
@@ -105,9 +107,11 @@ impl Playing {
         let passed = |kind: &Kind| *kind == Kind::Video || sound.is_none();
         tap.take(subscription.fanout(), &kinds.iter().copied().filter(passed).collect::<Vec<_>>());
         let dropped = tap.dropped();
-        let counted = dropped.clone();
+        let sent = Arc::new(AtomicU64::new(0));
+        let (lost, given) = (dropped.clone(), sent.clone());
         subscription.set_figures(Figures::new(move || {
-            [("FRAMES_DROPPED".to_owned(), counted.load(Relaxed).into())].into_iter().collect()
+            let figures = [("FRAMES_DROPPED", &lost), ("SENT_BYTES", &given)];
+            figures.map(|(key, counted)| (key.to_owned(), counted.load(Relaxed).into())).into_iter().collect()
         }));
         subscription.set_status("PLAYING");
         Ok(Self {
@@ -126,6 +130,7 @@ impl Playing {
             clock: Timing::default(),
             lost: false,
             dropped,
+            sent,
             ended: false,
             subscription,
         })
@@ -158,6 +163,11 @@ impl Playing {
                 () = until(gathered) => self.lined_up(),
             }
         }
+    }
+
+    /// A frame is on its way to the player.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Some frames did not reach the player: it goes on with a keyframe.
