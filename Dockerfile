@@ -26,9 +26,9 @@ ARG BUILD_PACKAGES="\
 #   libgstreamer1.0-0                    GStreamer itself
 #   gstreamer1.0-plugins-base            appsrc, appsink, opusenc, opusdec, vorbisenc
 #   gstreamer1.0-plugins-good            flvdemux, aacparse, mp4mux, webmmux, RTP payloaders, pngenc
-#   gstreamer1.0-plugins-bad             rtmp2src, h264parse, webrtcbin, voaacenc
+#   gstreamer1.0-plugins-bad             rtmp2src, h264parse, webrtcbin, voaacenc, openh264enc
 #   gstreamer1.0-nice                    ICE for webrtcbin
-#   gstreamer1.0-libav                   avdec_aac (AAC sources in browsers), avdec_h264 (snapshots); GPL in effect
+#   gstreamer1.0-libav                   avdec_aac, avdec_h264 (what browsers do not play, snapshots); GPL in effect
 #   gstreamer1.0-tools                   gst-launch-1.0: the shell command that weir shows for a pipeline runs here, too
 #   glib-networking ca-certificates      rtmps
 #   graphviz                             a pipeline's graph.svg (without it weir answers 501 and names this package)
@@ -44,8 +44,8 @@ ARG RUNTIME_PACKAGES="\
     ca-certificates \
     graphviz"
 
-# GPL, and needed by nothing that weir does by itself: gstreamer1.0-plugins-ugly (x264enc). A template of your own may
-# want it:
+# GPL, and needed by nothing that weir does by itself: gstreamer1.0-plugins-ugly (x264enc), which is taken for browsers'
+# renditions where it is installed, in place of openh264enc:
 #   docker build --build-arg GPL_PACKAGES="gstreamer1.0-plugins-ugly" -t weir .
 ARG GPL_PACKAGES=""
 

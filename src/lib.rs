@@ -11,7 +11,9 @@
 //!   carries browsers' media, [`picture`] takes snapshots.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`].
+//! - [`hook`] has the applications, which are what hook servers are asked about.
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], [`store`] (what survives a restart) and
+//!   [`users`].
 //!
 //! # One request, one frame
 //!
@@ -27,6 +29,7 @@
 pub mod api;
 pub mod config;
 pub mod event;
+pub mod hook;
 pub mod hub;
 mod listen;
 pub mod media;
@@ -39,4 +42,6 @@ pub mod retry;
 pub mod rtmp;
 pub mod server;
 pub mod signal;
+pub mod store;
+pub mod users;
 pub mod webrtc;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weir::config::{Config, Problems};
-use weir::media::{self, Catalog};
+use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
 
 /// How many pipelines may be parsed, started or stopped at a time. Each takes some milliseconds; a thousand recordings
@@ -162,10 +162,11 @@ fn check(overrides: Option<&Path>) -> Result<()> {
     media::init().map_err(anyhow::Error::msg)?;
     println!("{}", media::version());
     let mut problems = 0;
-    for (name, problem) in Catalog::load(overrides)?.check() {
-        match problem {
-            None => println!("{name}: ok"),
-            Some(problem) => {
+    for (name, verdict) in Catalog::load(overrides)?.check() {
+        match verdict {
+            Verdict::Works => println!("{name}: ok"),
+            Verdict::Replaced { by, problem } => println!("{name}: {by} is taken instead ({problem})"),
+            Verdict::Fails(problem) => {
                 problems += 1;
                 println!("{problem}");
             }

@@ -30,6 +30,7 @@ use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::{self, Signal};
+use crate::store::Store;
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -48,6 +49,8 @@ pub struct Server {
     recorders: Recorders,
     tasks: TaskTracker,
     ports: PathBuf,
+    /// Held until the end: it keeps a second weir from the data directory.
+    _store: Store,
     /// Held until all recordings are finished.
     _records: Owned,
 }
@@ -61,8 +64,8 @@ impl Server {
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
         let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
-        for (_, problem) in catalog.check() {
-            if let Some(problem) = problem {
+        for (_, verdict) in catalog.check() {
+            if let media::Verdict::Fails(problem) = verdict {
                 tracing::warn!("{problem}");
             }
         }
@@ -73,6 +76,8 @@ impl Server {
         let meter = Meter::default();
         meter.follow(&events, &tasks);
         let data = directory(data, "--data")?;
+        let place = data.clone();
+        let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
         let records = directory(&config.record.dir, "record_dir")?;
 
         let found = (records.clone(), events.clone());
@@ -143,7 +148,8 @@ impl Server {
         });
         let rtmp = rtmp.await?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _records: owned };
+        let server =
+            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
         server.announce()?;
         Ok(server)
     }

@@ -3,17 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod page;
+mod sender;
 mod support;
 mod viewer;
 
-use std::sync::mpsc;
 use std::time::Duration;
 
-use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_sdp::SDPMessage;
-use gstreamer_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 use page::Page;
+use sender::Sender;
 use serde_json::json;
 use support::{Clip, Home, Nginx, Publisher, SOON, Weir, wait, wait_until};
 use viewer::{Client, drive};
@@ -86,59 +83,6 @@ fn viewers_leave_nothing() {
     back_to(&weir, before);
 }
 
-/// A browser's sending side: webrtcbin with a test picture.
-struct Sender {
-    pipeline: gst::Pipeline,
-    peer: gst::Element,
-    /// webrtcbin forgets its agent where nobody holds it.
-    _ice: gst::Object,
-}
-
-impl Sender {
-    fn new() -> Self {
-        let line = "webrtcbin name=peer bundle-policy=max-bundle videotestsrc is-live=true ! \
-             video/x-raw,width=160,height=120,framerate=15/1 ! vp8enc deadline=1 keyframe-max-dist=15 ! rtpvp8pay ! \
-             application/x-rtp,media=video,encoding-name=VP8,payload=96 ! peer.";
-        let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
-        // An unread bus keeps what its messages refer to.
-        pipeline.bus().unwrap().set_sync_handler(|_, _| gst::BusSyncReply::Drop);
-        let peer = pipeline.by_name("peer").unwrap();
-        let ice: gst::Object = peer.property("ice-agent");
-        assert!(ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]));
-        Self { pipeline, peer, _ice: ice }
-    }
-
-    /// The offer; sending begins once it is answered.
-    fn offer(&self) -> String {
-        let (sender, offers) = mpsc::channel();
-        self.peer.connect("on-negotiation-needed", false, move |values| {
-            let peer = values[0].get::<gst::Element>().unwrap();
-            let (sender, again) = (sender.clone(), peer.clone());
-            let promise = gst::Promise::with_change_func(move |reply| {
-                let offer = reply.unwrap().unwrap().get::<WebRTCSessionDescription>("offer").unwrap();
-                again.emit_by_name::<()>("set-local-description", &[&offer, &None::<gst::Promise>]);
-                sender.send(offer.sdp().as_text().unwrap()).unwrap();
-            });
-            peer.emit_by_name::<()>("create-offer", &[&None::<gst::Structure>, &promise]);
-            None
-        });
-        self.pipeline.set_state(gst::State::Playing).unwrap();
-        offers.recv_timeout(SOON).unwrap().replace("a=sendrecv", "a=sendonly")
-    }
-
-    fn answered(&self, answer: &str) {
-        let sdp = SDPMessage::parse_buffer(answer.as_bytes()).unwrap();
-        let answer = WebRTCSessionDescription::new(WebRTCSDPType::Answer, sdp);
-        self.peer.emit_by_name::<()>("set-remote-description", &[&answer, &None::<gst::Promise>]);
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
-    }
-}
-
 fn publish(page: &mut Page, name: &str) {
     let sender = Sender::new();
     page.publish(name, name, &sender.offer());
@@ -151,7 +95,6 @@ fn publish(page: &mut Page, name: &str) {
 
 #[test]
 fn publishers_leave_nothing() {
-    gst::init().unwrap();
     let home = Home::new();
     let weir = home.start();
     let mut page = Page::established(&weir);

@@ -197,7 +197,7 @@ fn a_wrong_certificate_ends_in_the_handshake() {
         offer.replace(old, &["00"; 32].join(":"))
     });
     drive(&mut [&mut client], S, |_| false);
-    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Ended(EndReason::DtlsFailed)));
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Ended(EndReason::WrongCertificate)));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 6] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 7] = ["name", "event", "retry", "config", "store", "listen", "meter"];
+const LEAVES: [&str; 8] = ["name", "event", "retry", "config", "store", "users", "listen", "meter"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -162,6 +162,8 @@ fn crates_stay_in_their_rooms() {
         ("procfs", &["api"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
+        ("redb", &["store"]),
+        ("argon2", &["users"]),
     ]);
     let mut strays = Vec::new();
     for source in sources() {

@@ -415,6 +415,11 @@ impl StreamHandle {
         self.view.borrow().clone()
     }
 
+    /// The stream as it is and as it changes; closed when it has ended.
+    pub fn watch(&self) -> watch::Receiver<StreamView> {
+        self.view.clone()
+    }
+
     /// What its fan-out has counted.
     pub fn fanout(&self) -> &Fanout {
         &self.fanout

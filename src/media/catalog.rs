@@ -9,7 +9,9 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 10] = [
+    ("transcode-x264", include_str!("../../pipelines/transcode-x264.launch")),
+    ("transcode-openh264", include_str!("../../pipelines/transcode-openh264.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
     ("ingest-rtmp", include_str!("../../pipelines/ingest-rtmp.launch")),
     ("snapshot", include_str!("../../pipelines/snapshot.launch")),
@@ -23,6 +25,25 @@ const BUILT_IN: [(&str, &str); 8] = [
 /// The templates in use. A cheap handle.
 #[derive(Debug, Clone)]
 pub struct Catalog(Arc<BTreeMap<String, Template>>);
+
+/// Templates of which the first that can run is taken.
+const INSTEAD: [(&str, &str); 1] = [("transcode-x264", "transcode-openh264")];
+
+/// Whether a template can run here.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It can.
+    Works,
+    /// Elements of it are missing, and another one is taken.
+    Replaced {
+        /// The other one.
+        by: &'static str,
+        /// What is missing.
+        problem: MediaError,
+    },
+    /// It cannot.
+    Fails(MediaError),
+}
 
 /// Why the templates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -111,25 +132,39 @@ impl Catalog {
         })
     }
 
-    /// Parses every template as `gst-launch-1.0` would; one problem for each that cannot run here.
-    pub fn check(&self) -> Vec<(String, Option<MediaError>)> {
-        let problem = |template: &Template| {
-            let every = standing(template).track(Kind::Video).track(Kind::Audio);
-            let filling = template.holes().into_iter().fold(every, |filling, hole| match example(hole) {
-                Some(value) => filling.value(hole, value),
-                None => filling,
-            });
-            let launch = match template.fill(&filling) {
-                Ok(launch) => launch,
-                Err(error) => return Some(parse_problem(template, &error)),
-            };
-            // Both bindings, with each branch by itself: two of one kind are never in one line.
-            let alone = |branch: usize| [launch.terminal_text(branch), launch.text_with(branch)];
-            let lines = (0..launch.branches.len().max(1)).flat_map(alone);
-            lines.into_iter().find_map(|text| parsed(template.name(), &text).err())
+    /// Parses every template as `gst-launch-1.0` would.
+    pub fn check(&self) -> Vec<(String, Verdict)> {
+        let problems: BTreeMap<&str, Option<MediaError>> =
+            self.0.values().map(|template| (template.name(), problem(template))).collect();
+        let other = |name: &str| {
+            let (_, by) = INSTEAD.into_iter().find(|(of, _)| *of == name)?;
+            problems.get(by).is_some_and(Option::is_none).then_some(by)
         };
-        self.0.values().map(|template| (template.name().to_owned(), problem(template))).collect()
+        let verdict = |name: &str, problem: &Option<MediaError>| match (problem, other(name)) {
+            (None, _) => Verdict::Works,
+            (Some(problem @ MediaError::Missing { .. }), Some(by)) => {
+                Verdict::Replaced { by, problem: problem.clone() }
+            }
+            (Some(problem), _) => Verdict::Fails(problem.clone()),
+        };
+        problems.iter().map(|(name, problem)| ((*name).to_owned(), verdict(name, problem))).collect()
     }
+}
+
+fn problem(template: &Template) -> Option<MediaError> {
+    let every = standing(template).track(Kind::Video).track(Kind::Audio);
+    let filling = template.holes().into_iter().fold(every, |filling, hole| match example(hole) {
+        Some(value) => filling.value(hole, value),
+        None => filling,
+    });
+    let launch = match template.fill(&filling) {
+        Ok(launch) => launch,
+        Err(error) => return Some(parse_problem(template, &error)),
+    };
+    // Both bindings, with each branch by itself: two of one kind are never in one line.
+    let alone = |branch: usize| [launch.terminal_text(branch), launch.text_with(branch)];
+    let lines = (0..launch.branches.len().max(1)).flat_map(alone);
+    lines.into_iter().find_map(|text| parsed(template.name(), &text).err())
 }
 
 fn parse_problem(template: &Template, error: &TemplateError) -> MediaError {
@@ -140,6 +175,8 @@ fn example(hole: &str) -> Option<&'static str> {
     match hole {
         "uri" => Some("rtmp://127.0.0.1/live/example"),
         "location" => Some("example.mp4"),
+        "kbps" => Some("2000"),
+        "bps" => Some("2000000"),
         _ => None,
     }
 }
@@ -174,8 +211,8 @@ mod tests {
     #[test]
     fn every_template_parses_here() {
         crate::media::init().unwrap();
-        for (name, problem) in Catalog::load(None).unwrap().check() {
-            assert!(problem.is_none(), "{name}: {}", problem.unwrap());
+        for (name, verdict) in Catalog::load(None).unwrap().check() {
+            assert!(!matches!(verdict, Verdict::Fails(_)), "{name}: {verdict:?}");
         }
     }
 
@@ -186,14 +223,27 @@ mod tests {
         std::fs::write(folder.path().join("pull-rtmp.launch"), "rtmp2src location={uri} ! nosuchthing name=demux")
             .unwrap();
         let catalog = Catalog::load(Some(folder.path())).unwrap();
-        let problems = catalog.check();
-        let (_, problem) = problems.iter().find(|(name, _)| name == "pull-rtmp").unwrap();
-        let text = problem.as_ref().unwrap().to_string();
+        let verdicts = catalog.check();
+        let (_, verdict) = verdicts.iter().find(|(name, _)| name == "pull-rtmp").unwrap();
+        let Verdict::Fails(problem) = verdict else { panic!("{verdict:?}") };
+        let text = problem.to_string();
         assert!(text.contains("no element nosuchthing") && text.contains("install"), "{text}");
 
         std::fs::write(folder.path().join("pul-rtmp.launch"), "x").unwrap();
         let stray = Catalog::load(Some(folder.path())).unwrap_err().to_string();
         assert!(stray.contains("pul-rtmp.launch overrides no template"), "{stray}");
+    }
+
+    #[test]
+    fn what_is_missing_is_replaced_where_something_stands_in() {
+        crate::media::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let line = "[video] {video_in} ! nosuchthing bitrate={kbps} name=pictures ! {video_out}";
+        std::fs::write(folder.path().join("transcode-x264.launch"), line).unwrap();
+        let catalog = Catalog::load(Some(folder.path())).unwrap();
+        let verdicts = catalog.check();
+        let (_, verdict) = verdicts.iter().find(|(name, _)| name == "transcode-x264").unwrap();
+        assert!(matches!(verdict, Verdict::Replaced { by: "transcode-openh264", .. }), "{verdict:?}");
     }
 
     #[test]
@@ -207,7 +257,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
             ),
             "{unknown}"
         );

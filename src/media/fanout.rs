@@ -178,6 +178,11 @@ impl Fanout {
         fanout
     }
 
+    /// Whether both are handles on the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Makes ready for a new source: its first frame chooses a new offset.
     pub(super) fn expect_source(&self) {
         self.0.offset.store(NO_OFFSET, Relaxed);
@@ -198,10 +203,11 @@ impl Fanout {
         }
     }
 
-    /// Delivers the frames of `sink` from now on. `caps` hears of new caps, in the streaming thread.
+    /// Delivers the frames of `sink` from now on. `tell` hears of the track's facts when they are news, in the streaming
+    /// thread.
     ///
     /// False when the track is still fed by another source.
-    pub(super) fn feed(&self, kind: Kind, sink: &AppSink, caps: impl Fn(&gst::Caps) + Send + 'static) -> bool {
+    pub(super) fn feed(&self, kind: Kind, sink: &AppSink, tell: impl Fn(Track) + Send + 'static) -> bool {
         let home = &self.0.homes[slot(kind)];
         let Some(mut feeder) = home.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return false;
@@ -212,7 +218,7 @@ impl Fanout {
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 if let Some(feeder) = &mut lease.feeder {
-                    feeder.deliver(&lease.fanout, &sample, &caps);
+                    feeder.deliver(&lease.fanout, &sample, &tell);
                 }
                 Ok(gst::FlowSuccess::Ok)
             })
@@ -337,6 +343,10 @@ struct Feeder {
     frame_length: Option<gst::ClockTime>,
     /// When the frame before was to be decoded.
     before: Option<gst::ClockTime>,
+    /// When the picture before is shown, until one has come that is shown before it.
+    newest: u64,
+    /// That has happened.
+    b_frames: bool,
     /// The source's segment and the same with the offset in it.
     segments: Option<(gst::Segment, gst::Segment)>,
 }
@@ -359,6 +369,8 @@ impl Feeder {
             caps: None,
             frame_length: None,
             before: None,
+            newest: 0,
+            b_frames: false,
             segments: None,
         }
     }
@@ -370,18 +382,27 @@ impl Feeder {
         self.complete = false;
         self.caps = None;
         self.before = None;
+        self.newest = 0;
+        self.b_frames = false;
         self.segments = None;
     }
 
-    fn deliver(&mut self, fanout: &Shared, sample: &gst::Sample, caps: &impl Fn(&gst::Caps)) {
+    fn deliver(&mut self, fanout: &Shared, sample: &gst::Sample, tell: &impl Fn(Track)) {
         if let Some(now) = sample.caps_owned()
             && self.caps.as_ref().is_none_or(|before| *before != now)
         {
-            caps(&now);
             self.frame_length = frame_length(&now);
             self.caps = Some(now);
+            self.tell(tell);
         }
         let Some(frame) = self.frame(fanout, sample) else { return };
+        if self.kind == Kind::Video && !self.b_frames {
+            self.b_frames = frame.time < self.newest;
+            self.newest = frame.time;
+            if self.b_frames {
+                self.tell(tell);
+            }
+        }
         self.count(fanout, &frame);
         self.remember(fanout, &frame);
         self.meet();
@@ -392,6 +413,13 @@ impl Feeder {
             } else {
                 member.begin(leads, self.complete, &self.cache);
             }
+        }
+    }
+
+    fn tell(&self, tell: &impl Fn(Track)) {
+        if let Some(mut track) = self.caps.as_deref().and_then(Track::from_caps) {
+            track.b_frames |= self.b_frames;
+            tell(track);
         }
     }
 
@@ -550,3 +578,6 @@ fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segment> {
     }
     Some(ours.upcast())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::pipeline::{MediaError, Parse, Pipeline, blocking, parsed_branch};
 use super::pipelines::Pipelines;
 use super::source::SourceEvent;
 use super::template::Launch;
-use super::track::{Kind, Track};
+use super::track::Kind;
 use crate::name::StreamName;
 
 /// Bytes that may wait in front of the parsers before their source should hold back.
@@ -89,11 +89,9 @@ impl Ingest {
         source.set_caps(Some(&caps(format)));
         self.fanout.announce(kind);
         let events = self.events.clone();
-        let fed = self.fanout.feed(kind, &sink, move |caps| {
-            if let Some(track) = Track::from_caps(caps) {
-                // The receiver goes with the ingest.
-                let _ = events.send(SourceEvent::Track(track));
-            }
+        let fed = self.fanout.feed(kind, &sink, move |track| {
+            // The receiver goes with the source.
+            let _ = events.send(SourceEvent::Track(track));
         });
         if !fed {
             return Err(self.refused("the publisher before this one still runs"));

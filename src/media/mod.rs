@@ -27,7 +27,7 @@ mod template;
 mod track;
 
 pub use bus::{BusEvent, Failure};
-pub use catalog::{Catalog, CatalogError};
+pub use catalog::{Catalog, CatalogError, Verdict};
 pub use defects::{Defect, defects};
 pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, TrackFigures};

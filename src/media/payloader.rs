@@ -22,12 +22,12 @@ const QUEUE_LIMIT: u64 = 4 << 20;
 /// A running payloader. Dropping it ends it without waiting.
 pub struct Payloader {
     pipeline: Pipeline,
-    _link: Link,
+    _links: Vec<Link>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Payloader {
-    /// Starts one. `parse` makes a packet of an RTP packet's bytes and its frame's time on the stream's time line, and
+    /// Starts one that takes pictures from one fan-out and sound from another, which may be the same. `parse` makes a packet of an RTP packet's bytes and its frame's time on the stream's time line, and
     /// `deliver` gets all packets of a frame together; both run in a streaming thread and must not wait.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Payloader {
         pipelines: &Pipelines,
         launch: Launch,
         stream: &StreamName,
-        fanout: &Fanout,
+        (pictures, sound): (&Fanout, &Fanout),
         parse: fn(&[u8], Duration) -> Option<P>,
         deliver: impl Fn(Kind, Vec<P>) + Send + Sync + 'static,
     ) -> Result<Self, MediaError> {
@@ -54,10 +54,17 @@ impl Payloader {
                 return Ok(Box::new(Nothing));
             }
             let input: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
-            Ok(Box::new(Into { input, dropped: dropped.clone() }))
+            // A viewer hears what is said now: sound is not kept for who comes later, as pictures are.
+            let from = if kind == Kind::Audio { sound.latest() } else { 0 };
+            Ok(Box::new(Into { input, from, dropped: dropped.clone() }))
         };
-        let link = fanout.join(consumer(Kind::Video)?, consumer(Kind::Audio)?);
-        Ok(Self { pipeline, _link: link, dropped })
+        let (video, audio) = (consumer(Kind::Video)?, consumer(Kind::Audio)?);
+        let links = if pictures.is(sound) {
+            vec![pictures.join(video, audio)]
+        } else {
+            vec![pictures.join(video, Box::new(Nothing)), sound.join(Box::new(Nothing), audio)]
+        };
+        Ok(Self { pipeline, _links: links, dropped })
     }
 
     /// Resolves when it can no longer work.
@@ -86,11 +93,16 @@ impl Consumer for Nothing {
 /// Hands a track to a pipeline; what comes beyond [`QUEUE_LIMIT`] is dropped and counted.
 pub(super) struct Into {
     pub(super) input: AppSrc,
+    /// What is earlier on the stream's time line is left out, nanoseconds.
+    pub(super) from: u64,
     pub(super) dropped: Arc<AtomicU64>,
 }
 
 impl Consumer for Into {
     fn take(&mut self, frame: &Frame) {
+        if frame.time < self.from {
+            return;
+        }
         if self.input.current_level_bytes() > QUEUE_LIMIT {
             self.dropped.fetch_add(1, Relaxed);
             return;

@@ -77,6 +77,7 @@ pub enum PeerEvent {
 /// A running peer. Dropping it stops it without waiting.
 pub struct Peer {
     pipeline: Pipeline,
+    bin: gst::Element,
     events: UnboundedReceiver<PeerEvent>,
     tracks: UnboundedReceiver<SourceEvent>,
 }
@@ -115,7 +116,7 @@ impl Peer {
         pipeline.play().await?;
         let answer = timeout(NEGOTIATION, negotiate(&template, &bin, offer, lines)).await;
         let answer = answer.map_err(|_| MediaError::Deadline { template: template.clone(), what: "negotiating" })??;
-        Ok((Self { pipeline, events: received, tracks }, answer))
+        Ok((Self { pipeline, bin, events: received, tracks }, answer))
     }
 
     /// The next event; `None` never comes before the peer is dropped.
@@ -131,10 +132,30 @@ impl Peer {
         }
     }
 
+    /// SHA-256 of the certificate that the remote side has shown; `None` before the handshake is done.
+    pub async fn certificate_sha256(&self) -> Option<Vec<u8>> {
+        let bin = self.bin.clone();
+        let shown =
+            blocking(&self.pipeline.entry.launch.template, "reading the certificate", move || certificate(&bin));
+        let der = shown.await.ok().flatten()?;
+        let mut sha = gst::glib::Checksum::new(gst::glib::ChecksumType::Sha256)?;
+        sha.update(&der);
+        Some(sha.digest())
+    }
+
     /// Stops it and waits until its threads are gone and its feeders are home.
     pub async fn stop(self) {
         self.pipeline.stop().await;
     }
+}
+
+/// The remote side's certificate, DER, as the element that did the handshake has it: the transports of webrtcbin 1.22
+/// do not lead there.
+fn certificate(bin: &gst::Element) -> Option<Vec<u8>> {
+    let handshakes = bin.downcast_ref::<gst::Bin>()?.iterate_all_by_element_factory_name("dtlssrtpdec");
+    let pem = handshakes.into_iter().flatten().find_map(|element| element.property::<Option<String>>("peer-pem"))?;
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    data_encoding::BASE64.decode(body.as_bytes()).ok()
 }
 
 fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {

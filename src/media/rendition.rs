@@ -1,18 +1,26 @@
-//! A stream's sound in another codec: one pipeline between the stream's fan-out and one of its own, on the same time line.
+//! A track of a stream in another codec: one pipeline between the stream's fan-out and one of its own, on the same time
+//! line. Keyframes that are asked for at its fan-out come from its encoder.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use gstreamer as gst;
 use gstreamer_app::{AppSink, AppSrc};
 
 use super::bus::{BusEvent, Failure};
-use super::fanout::{Fanout, Link};
+use super::fanout::{Consumer, Fanout, Frame, Link};
 use super::payloader::{Into, Nothing};
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
+use super::snapshot::drop_before;
 use super::template::Launch;
 use super::track::Kind;
 use crate::name::StreamName;
+
+/// Bytes of pictures that may wait for the decoder: the cached GOP comes at once.
+const PICTURES: u64 = 16 << 20;
+/// How far the decoder may be behind once it has caught up with the cached GOP.
+const LAG: gst::ClockTime = gst::ClockTime::from_seconds(2);
 
 /// A running rendition. Dropping it ends it without waiting.
 pub struct Rendition {
@@ -26,7 +34,7 @@ impl Rendition {
     ///
     /// # Errors
     /// See [`MediaError`].
-    pub async fn start(
+    pub async fn sound(
         pipelines: &Pipelines,
         launch: Launch,
         stream: &StreamName,
@@ -39,8 +47,31 @@ impl Rendition {
         fanout.feed(Kind::Audio, &sink, |_| ());
         pipeline.play().await?;
         // What it cannot keep up with is lost, as sound that comes late is of no use.
-        let input = Into { input, dropped: Arc::new(AtomicU64::new(0)) };
+        let input = Into { input, from: 0, dropped: Arc::new(AtomicU64::new(0)) };
         let link = from.join(Box::new(Nothing), Box::new(input));
+        Ok(Self { pipeline, fanout, _link: link })
+    }
+
+    /// Starts one that takes the pictures of `from` and begins with the newest: those since the cached keyframe are
+    /// decoded, and dropped in front of the element `pictures`.
+    ///
+    /// # Errors
+    /// See [`MediaError`].
+    pub async fn pictures(
+        pipelines: &Pipelines,
+        launch: Launch,
+        stream: &StreamName,
+        from: &Fanout,
+    ) -> Result<Self, MediaError> {
+        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
+        let sink: AppSink = pipeline.element("video_out")?;
+        let input: AppSrc = pipeline.element("video_in")?;
+        drop_before(&pipeline.element("pictures")?, from.latest());
+        let fanout = Fanout::on_the_same_time_line();
+        fanout.announce(Kind::Video);
+        fanout.feed(Kind::Video, &sink, |_| ());
+        pipeline.play().await?;
+        let link = from.join(Box::new(Decoded::new(input)), Box::new(Nothing));
         Ok(Self { pipeline, fanout, _link: link })
     }
 
@@ -56,6 +87,34 @@ impl Rendition {
                 BusEvent::Error(failure) => return Some(failure),
                 BusEvent::Eos => {}
             }
+        }
+    }
+}
+
+/// Hands pictures to a decoder. One that is too slow gets none until the next keyframe: what it had to leave out would be
+/// seen in all that follow.
+struct Decoded {
+    input: AppSrc,
+    /// The decoder is through with the cached GOP.
+    caught_up: bool,
+    behind: bool,
+}
+
+impl Decoded {
+    fn new(input: AppSrc) -> Self {
+        Self { input, caught_up: false, behind: false }
+    }
+}
+
+impl Consumer for Decoded {
+    fn take(&mut self, frame: &Frame) {
+        let waiting = self.input.current_level_bytes();
+        self.caught_up |= waiting == 0;
+        let late = self.caught_up && self.input.current_level_time() > LAG;
+        self.behind = late || waiting > PICTURES || self.behind && !frame.keyframe;
+        if !self.behind {
+            // A pipeline that failed has said so on its bus.
+            let _ = self.input.push_sample(&frame.sample);
         }
     }
 }
@@ -87,7 +146,7 @@ mod tests {
         source.set_state(gst::State::Playing).unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
 
-        let rendition = Rendition::start(&Pipelines::default(), launch, &stream, &from).await.unwrap();
+        let rendition = Rendition::sound(&Pipelines::default(), launch, &stream, &from).await.unwrap();
         let mut tap = Tap::default();
         tap.take(rendition.fanout(), &[Kind::Audio]);
         let mut times = Vec::new();

@@ -67,7 +67,7 @@ async fn first(
 }
 
 /// Drops what reaches `element` with a time before `now` (nanoseconds of the stream's time line).
-fn drop_before(element: &gst::Element, now: u64) {
+pub(super) fn drop_before(element: &gst::Element, now: u64) {
     let Some(pad) = element.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let segment = pad.sticky_event::<gst::event::Segment>(0);

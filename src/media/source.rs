@@ -159,10 +159,9 @@ impl Grafter {
         let sink = sink.ok_or_else(|| format!("the template's branch must end in {{{out}}}"))?;
         let events = self.events.clone();
         self.fanout.announce(kind);
-        let fed = self.fanout.feed(kind, &sink, move |caps| {
-            if let Some(track) = Track::from_caps(caps) {
-                let _ = events.send(SourceEvent::Track(track));
-            }
+        let fed = self.fanout.feed(kind, &sink, move |track| {
+            // The receiver goes with the source.
+            let _ = events.send(SourceEvent::Track(track));
         });
         if !fed {
             return Err("the source before this one still runs".into());

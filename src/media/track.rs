@@ -1,6 +1,9 @@
 //! What a stream carries: kinds, codecs, and the facts about a track that caps tell.
 
 use gstreamer as gst;
+use h264_reader::avcc::AvcDecoderConfigurationRecord;
+use h264_reader::nal::sps::SeqParameterSet;
+use h264_reader::rbsp::{BitReader, decode_nal};
 
 /// The two kinds of track weir knows. Video orders before audio: it leads where both exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -95,6 +98,9 @@ pub struct Track {
     pub channels: u32,
     /// H.264's profile, constraint flags and level, as in `profile-level-id` (RFC 6184).
     pub profile_level_id: Option<u32>,
+    /// Its pictures come in another order than they are shown in, which browsers do not play over WebRTC. H.264 may say
+    /// so ahead; otherwise it is known once the first of them has come.
+    pub b_frames: bool,
     /// The caps in GStreamer's notation.
     pub caps: String,
 }
@@ -113,6 +119,7 @@ impl Track {
             rate: number("rate"),
             channels: number("channels"),
             profile_level_id: profile_level_id(structure),
+            b_frames: announces_b_frames(structure),
             caps: caps.to_string(),
         })
     }
@@ -165,6 +172,23 @@ fn kind_and_codec(structure: &gst::StructureRef) -> Option<(Kind, Codec)> {
         other => Codec::Other(other.to_owned()),
     };
     Some((kind, codec))
+}
+
+/// What the parameter sets in the caps say of reordered pictures (`max_num_reorder_frames`, ITU-T H.264 E.2.1). Many
+/// encoders say nothing.
+fn announces_b_frames(structure: &gst::StructureRef) -> bool {
+    let Ok(record) = structure.get::<gst::Buffer>("codec_data") else { return false };
+    let Ok(bytes) = record.map_readable() else { return false };
+    structure.name() == "video/x-h264" && reordered(&bytes).unwrap_or(0) > 0
+}
+
+/// How many pictures may come before one that is shown earlier; `None` where the record does not say.
+fn reordered(record: &[u8]) -> Option<u32> {
+    let record = AvcDecoderConfigurationRecord::try_from(record).ok()?;
+    let unit = record.sequence_parameter_sets().next()?.ok()?;
+    let payload = decode_nal(unit).ok()?;
+    let parameters = SeqParameterSet::from_bits(BitReader::new(&*payload)).ok()?;
+    Some(parameters.vui_parameters?.bitstream_restrictions?.max_num_reorder_frames)
 }
 
 /// From the configuration record in the caps: ISO/IEC 14496-15, 5.3.3.

@@ -79,7 +79,7 @@ mod tests {
 
     fn track(kind: Kind, codec: Codec) -> Track {
         let caps = String::new();
-        Track { kind, codec, width: 0, height: 0, rate: 0, channels: 0, profile_level_id: None, caps }
+        Track { kind, codec, width: 0, height: 0, rate: 0, channels: 0, profile_level_id: None, b_frames: false, caps }
     }
 
     #[test]

@@ -388,6 +388,7 @@ mod tests {
             rate: 0,
             channels: 0,
             profile_level_id: None,
+            b_frames: false,
             caps: String::new(),
         };
         let of = |video: Option<Codec>, audio: Option<Codec>| {

@@ -87,7 +87,7 @@ impl Owner {
         }
         let launch = self.catalog.launch("play-rtmp", |filling| filling.track_in(Kind::Audio, &wanted.codec));
         let launch = launch.map_err(|error| error.to_string())?;
-        let started = Rendition::start(&self.pipelines, launch, &wanted.view.name, wanted.stream.fanout()).await;
+        let started = Rendition::sound(&self.pipelines, launch, &wanted.view.name, wanted.stream.fanout()).await;
         let rendition = started.map_err(|error| error.to_string())?;
         let alive = CancellationToken::new();
         let fanout = rendition.fanout().clone();

@@ -22,6 +22,16 @@ pub(super) fn accept(offer: &str, codecs: &[Codec]) -> Result<Vec<Option<Receive
     if taken.is_empty() { Err(SdpError::NoCommonCodecs) } else { Ok(lines) }
 }
 
+/// SHA-256 of the certificate that an offer announces: the first m-line's own, else the session's.
+///
+/// # Errors
+/// [`SdpError::Missing`] where there is none.
+pub(super) fn fingerprint(offer: &str) -> Result<Vec<u8>, SdpError> {
+    let offer = Offer::parse(offer)?;
+    let own = offer.media.into_iter().find_map(|media| media.transport.fingerprint);
+    own.or(offer.transport.fingerprint).ok_or(SdpError::Missing("a=fingerprint:sha-256"))
+}
+
 fn receive(media: &Media<'_>, codecs: &[Codec]) -> Option<Receive> {
     let kind = match media.kind {
         MediaKind::Video => Kind::Video,

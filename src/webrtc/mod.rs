@@ -2,6 +2,7 @@
 //! [`relay`]. [`sdp`] reads offers and is pure.
 
 mod answer;
+mod feed;
 mod intake;
 pub mod play;
 pub mod publish;

@@ -9,15 +9,13 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::relay::{
-    AudioCodec, EndReason, JoinError, JoinOptions, Relay, RelayStream, RtpPacket, StreamConfig, Tracks, VideoCodec,
-    Viewer, ViewerEvent, ViewerSnapshot,
-};
+use super::feed::Feed;
+use super::relay::{EndReason, JoinError, JoinOptions, Relay, Viewer, ViewerEvent, ViewerSnapshot};
 use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
-use crate::media::{Catalog, Codec, Fanout, Kind, Payloader, Pipelines, Track};
+use crate::media::{Catalog, Codec, Kind, Pipelines};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How many viewers may wait for a feed.
@@ -58,13 +56,6 @@ struct Wanted {
     stream: StreamHandle,
     view: StreamView,
     reply: oneshot::Sender<Result<Arc<Feed>, PlayError>>,
-}
-
-/// One stream's packets on their way into the relay.
-struct Feed {
-    stream: Arc<RelayStream>,
-    /// Ends the task that owns the payloader.
-    _alive: DropGuard,
 }
 
 /// A stream is another one when its publisher is, or when its tracks are in other codecs.
@@ -110,99 +101,14 @@ impl Feeds {
         if let Some(feed) = self.feeds.get(&key).and_then(Weak::upgrade) {
             return Ok(feed);
         }
-        let feed = Arc::new(self.start(stream, view).await?);
-        self.feeds.insert(key, Arc::downgrade(&feed));
-        Ok(feed)
-    }
-
-    async fn start(&self, handle: &StreamHandle, view: &StreamView) -> Result<Feed, PlayError> {
-        let playable: Vec<&Track> = view.tracks.iter().filter(|track| playable(&track.codec)).collect();
-        let fanout = handle.fanout().clone();
-        let wishes = fanout.clone();
-        let stream = self.tools.relay.stream(StreamConfig {
-            name: view.name.to_string(),
-            tracks: tracks(&playable),
-            on_keyframe_request: Some(Box::new(move || wishes.request_keyframe())),
-        });
-        let stream = Arc::new(stream);
-        let payloader = self.payloader(&playable, view, &fanout, &stream).await.map_err(|error| {
+        let feed = Feed::start(&self.tools, stream, view, &self.tasks).await.map_err(|error| {
             tracing::warn!(stream = %view.name, "viewers cannot be served: {error}");
             PlayError::Feed
         })?;
-        let alive = CancellationToken::new();
-        let rendition = playable.iter().any(|track| track.codec == Codec::Aac).then(|| handle.clone());
-        self.tasks.spawn(keep(payloader, view.name.clone(), rendition, alive.clone()));
-        Ok(Feed { stream, _alive: alive.drop_guard() })
+        let feed = Arc::new(feed);
+        self.feeds.insert(key, Arc::downgrade(&feed));
+        Ok(feed)
     }
-
-    async fn payloader(
-        &self,
-        playable: &[&Track],
-        view: &StreamView,
-        fanout: &Fanout,
-        stream: &Arc<RelayStream>,
-    ) -> Result<Payloader, String> {
-        let launch = self.tools.catalog.launch("play-webrtc", |filling| {
-            playable.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
-        });
-        let launch = launch.map_err(|error| error.to_string())?;
-        let relay = Arc::downgrade(stream);
-        let deliver = move |kind, packets: Vec<RtpPacket>| {
-            if let Some(relay) = relay.upgrade() {
-                relay.push_list(kind, packets);
-            }
-        };
-        let started = Payloader::start(&self.tools.pipelines, launch, &view.name, fanout, RtpPacket::parse, deliver);
-        started.await.map_err(|error| error.to_string())
-    }
-}
-
-/// Owns a payloader until its feed is dropped; `transcodes` is the stream where the payloader does that too.
-async fn keep(
-    mut payloader: Payloader,
-    stream: StreamName,
-    transcodes: Option<StreamHandle>,
-    alive: CancellationToken,
-) {
-    const RENDITION: &str = "mpeg4-generic to opus";
-    if let Some(stream) = &transcodes {
-        stream.rendition(RENDITION, true);
-    }
-    tokio::select! {
-        () = alive.cancelled() => {}
-        failure = payloader.failed() => {
-            if let Some(failure) = failure {
-                tracing::warn!(%stream, "the viewers' payloader failed: {failure}");
-            }
-            alive.cancelled().await;
-        }
-    }
-    if let Some(stream) = &transcodes {
-        stream.rendition(RENDITION, false);
-    }
-    if payloader.dropped() > 0 {
-        tracing::info!(%stream, dropped = payloader.dropped(), "frames came faster than viewers' packets could be made");
-    }
-}
-
-fn playable(codec: &Codec) -> bool {
-    !matches!(codec, Codec::Other(_))
-}
-
-fn tracks(playable: &[&Track]) -> Tracks {
-    let mut tracks = Tracks::default();
-    for track in playable {
-        match track.codec {
-            Codec::H264 => tracks.video = Some(VideoCodec::H264 { profile_level_id: track.profile_level_id }),
-            Codec::Vp8 => tracks.video = Some(VideoCodec::Vp8),
-            // AAC is turned into Opus on the way.
-            Codec::Opus | Codec::Aac => tracks.audio = Some(AudioCodec::Opus),
-            Codec::Pcma => tracks.audio = Some(AudioCodec::Pcma),
-            Codec::Pcmu => tracks.audio = Some(AudioCodec::Pcmu),
-            Codec::Other(_) => {}
-        }
-    }
-    tracks
 }
 
 /// What the browser is to be told.
@@ -355,6 +261,7 @@ fn end_of(reason: EndReason) -> End {
     match reason {
         EndReason::IceTimeout => failed("Failed by ICE timeout"),
         EndReason::DtlsTimeout | EndReason::DtlsFailed => failed("Failed by DTLS error"),
+        EndReason::WrongCertificate => failed("Failed by DTLS fingerprint error"),
         EndReason::Vanished => failed("Failed by ICE keep alive"),
         // The SDK closes its connection before its stop message is read.
         EndReason::ClosedByPeer | EndReason::Left => End::Stopped("Stopped by user".into()),

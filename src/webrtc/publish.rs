@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SdpError;
 use super::answer::finished;
-use super::intake::{accept, preferred};
+use super::intake::{accept, fingerprint, preferred};
 use crate::event::Event;
 use crate::hub::{Hub, Publication, STOPPED_BY_REST};
 use crate::media::{Catalog, Codec, Kind, Peer, PeerEvent, PeerOptions, Pipelines, Receive, SourceEvent, Track};
@@ -55,15 +55,17 @@ pub fn codecs(names: &[String]) -> Vec<Codec> {
 pub struct Offer {
     text: String,
     lines: Vec<Option<Receive>>,
+    /// SHA-256 of the certificate the browser will show.
+    fingerprint: Vec<u8>,
 }
 
 impl Offer {
     /// Reads an offer.
     ///
     /// # Errors
-    /// [`SdpError`]: no SDP, or nothing in it weir takes.
+    /// [`SdpError`]: no SDP, nothing in it weir takes, or no fingerprint.
     pub fn read(text: &str, codecs: &[Codec]) -> Result<Self, SdpError> {
-        Ok(Self { lines: accept(text, codecs)?, text: text.to_owned() })
+        Ok(Self { lines: accept(text, codecs)?, fingerprint: fingerprint(text)?, text: text.to_owned() })
     }
 }
 
@@ -176,14 +178,17 @@ async fn feed(
         Err(error) => return failed(&error),
     };
     let expected = offer.lines.iter().flatten().count();
-    match connect(peer, expected).await {
-        Ok(tracks) => {
-            publication.live(tracks.clone());
-            news(PublishNews::Publishing);
-            follow(tools, publication, peer, tracks).await
-        }
-        Err(end) => end,
+    let tracks = match connect(peer, expected).await {
+        Ok(tracks) => tracks,
+        Err(end) => return end,
+    };
+    // webrtcbin leaves it to its application whether the certificate is the one of the offer.
+    if peer.certificate_sha256().await.as_ref() != Some(&offer.fingerprint) {
+        return End::Failed("Failed by DTLS fingerprint error");
     }
+    publication.live(tracks.clone());
+    news(PublishNews::Publishing);
+    follow(tools, publication, peer, tracks).await
 }
 
 /// Waits for ICE, DTLS and the first media; gives the tracks.
@@ -194,8 +199,7 @@ async fn connect(peer: &mut Peer, expected: usize) -> Result<Vec<Track>, End> {
     loop {
         let event = tokio::select! {
             event = peer.event() => event,
-            () = sleep_until(deadline), if tracks.is_empty() => return Err(End::Failed(late)),
-            () = sleep_until(deadline) => return Ok(tracks),
+            () = sleep_until(deadline) => return if tracks.is_empty() { Err(End::Failed(late)) } else { Ok(tracks) },
         };
         match event {
             Some(PeerEvent::IceConnected) if late == "Failed by ICE timeout" => {

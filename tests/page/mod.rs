@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part of it; a test fails by panicking")]
 
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -12,7 +12,7 @@ use tungstenite::{Message, WebSocket, client};
 use super::support::{SOON, Weir};
 
 /// A browser's side of the WebSocket.
-pub struct Page(pub WebSocket<TcpStream>);
+pub struct Page(pub WebSocket<TcpStream>, Duration);
 
 impl Page {
     pub fn open(weir: &Weir) -> Self {
@@ -21,7 +21,7 @@ impl Page {
         stream.set_read_timeout(Some(SOON)).unwrap();
         // Any path is taken.
         let (socket, _) = client(format!("ws://127.0.0.1:{port}/any/path"), stream).unwrap();
-        Self(socket)
+        Self(socket, SOON)
     }
 
     pub fn established(weir: &Weir) -> Self {
@@ -31,6 +31,12 @@ impl Page {
         assert!(hello["authToken"].is_string() && hello["sessionId"].is_string(), "{hello}");
         assert_eq!(hello["custom"], json!({"a": 1}), "what the page sent is echoed");
         page
+    }
+
+    /// How long it may take until the next message comes.
+    pub fn patience(&mut self, limit: Duration) {
+        self.0.get_ref().set_read_timeout(Some(limit)).unwrap();
+        self.1 = limit;
     }
 
     pub fn say(&mut self, message: &str, data: &Value) {
@@ -47,7 +53,7 @@ impl Page {
 
     /// The next message of this name; its `data[0]`, or all of `data` for an SDP.
     pub fn hears(&mut self, name: &str) -> Value {
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + self.1;
         loop {
             assert!(Instant::now() < until, "no {name} came");
             let Message::Text(text) = self.next() else { continue };
@@ -72,7 +78,7 @@ impl Page {
 
     /// How the server closes the socket.
     pub fn closed(&mut self) -> CloseCode {
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + self.1;
         while Instant::now() < until {
             match self.0.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code,

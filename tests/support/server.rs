@@ -245,6 +245,11 @@ impl Weir {
         port_of(&self.ports, setting)
     }
 
+    /// Where encoders publish a stream.
+    pub fn rtmp(&self, name: &str) -> String {
+        format!("rtmp://127.0.0.1:{}/live/{name}", self.port_of("rtmp.port"))
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.child.id()
     }

@@ -66,16 +66,18 @@ pub struct Client {
     pub answer: String,
     /// Sends the first datagrams from another address, whose answers get lost.
     pub decoy: Option<(UdpSocket, usize)>,
+    /// Keeps its part of the DTLS handshake to itself.
+    pub mute_dtls: bool,
     /// Receives no more than this many bits per second, behind a queue of 200 ms.
     pub limit: Option<f64>,
     queue: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
     line_free: Instant,
 }
 
-pub fn offer(rtc: &mut Rtc) -> (String, str0m::change::SdpPendingOffer) {
+pub fn offer(rtc: &mut Rtc, direction: Direction) -> (String, str0m::change::SdpPendingOffer) {
     let mut api = rtc.sdp_api();
-    api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
-    api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+    api.add_media(MediaKind::Audio, direction, None, None, None);
+    api.add_media(MediaKind::Video, direction, None, None, None);
     let (offer, pending) = api.apply().unwrap();
     (offer.to_sdp_string(), pending)
 }
@@ -95,13 +97,23 @@ impl Client {
         (client, viewer.unwrap())
     }
 
+    /// A client that receives sound and pictures, its offer answered by `answer`.
     pub fn join_by(answer: impl FnOnce(String) -> String) -> Client {
+        Self::joined(Direction::RecvOnly, answer)
+    }
+
+    /// One that offers to send both. It has nothing to send.
+    pub fn publish_by(answer: impl FnOnce(String) -> String) -> Client {
+        Self::joined(Direction::SendOnly, answer)
+    }
+
+    fn joined(direction: Direction, answer: impl FnOnce(String) -> String) -> Client {
         let mut rtc = RtcConfig::new().set_rtp_mode(true).build(Instant::now());
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let local = socket.local_addr().unwrap();
         rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
-        let (sdp, pending) = offer(&mut rtc);
+        let (sdp, pending) = offer(&mut rtc, direction);
         let answer = answer(sdp);
         let parsed = SdpAnswer::from_sdp_string(&answer).unwrap();
         rtc.sdp_api().accept_answer(pending, parsed).unwrap();
@@ -121,6 +133,7 @@ impl Client {
             count: 0,
             answer,
             decoy: None,
+            mute_dtls: false,
             limit: None,
             queue: VecDeque::new(),
             line_free: Instant::now(),
@@ -175,6 +188,8 @@ impl Client {
     fn drain(&mut self) {
         loop {
             match self.rtc.poll_output() {
+                // RFC 7983: 20 to 63 is DTLS.
+                Ok(Output::Transmit(t)) if self.mute_dtls && (20..64).contains(&t.contents[0]) => {}
                 Ok(Output::Transmit(t)) => {
                     let socket = match &mut self.decoy {
                         Some((decoy, left)) if *left > 0 => {

@@ -207,7 +207,9 @@ impl Session {
     fn fault(&self, error: &str0m::RtcError) -> Result<(), EndReason> {
         if self.connected.is_none() {
             tracing::debug!(stream = self.stream.name(), viewer = self.id, %error, "a viewer's handshake failed");
-            return Err(EndReason::DtlsFailed);
+            // Once the answer is made, the only thing of the offer's that can still be wrong is its fingerprint.
+            let forged = matches!(error, str0m::RtcError::RemoteSdp(_));
+            return Err(if forged { EndReason::WrongCertificate } else { EndReason::DtlsFailed });
         }
         tracing::debug!(stream = self.stream.name(), viewer = self.id, %error, "a viewer's session reports an error");
         if self.rtc.is_alive() { Ok(()) } else { Err(EndReason::Internal) }

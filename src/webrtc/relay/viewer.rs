@@ -26,8 +26,10 @@ pub enum EndReason {
     IceTimeout,
     /// ICE worked, but the DTLS handshake was not done before the connect timeout.
     DtlsTimeout,
-    /// The DTLS handshake failed, or the certificate is not the one of the offer's fingerprint.
+    /// The DTLS handshake failed.
     DtlsFailed,
+    /// The certificate is not the one of the offer's fingerprint.
+    WrongCertificate,
     /// Neither STUN, DTLS nor RTCP was heard for [`RelayConfig::silence_timeout`](super::RelayConfig::silence_timeout).
     Vanished,
     /// The browser closed the connection.

@@ -71,12 +71,13 @@ function start(program, args, options = {}) {
   };
 }
 
-/** A weir of its own: data, recordings and ports that nothing else uses. */
+/** A weir of its own: data, recordings and ports that nothing else uses. What begins with -- is an argument, with its value next. */
 export async function startWeir(...settings) {
+  const more = settings[0]?.startsWith("--") ? settings.splice(0, 2) : [];
   const home = await folder();
   const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(WEIR|GST)_/.test(name)));
-  const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set])], {
+  const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set]), ...more], {
     cwd: home.path,
     env: { ...environment, NO_COLOR: "1" },
   });
@@ -143,16 +144,46 @@ rtmp {
   };
 }
 
-/** A moving picture and a tone, H.264 without B-frames and AAC, as an encoder sends them to an RTMP server. */
-export function startEncoder(uri) {
+/**
+ * A moving picture and a tone, H.264 without B-frames and AAC, as an encoder sends them to an RTMP server; 25 pictures a
+ * second, a keyframe every `gop` of them.
+ */
+export function startEncoder(uri, gop = 25) {
   const ffmpeg = start("ffmpeg", [
     "-nostdin", "-hide_banner", "-loglevel", "warning", "-re",
     "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25",
     "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
-    "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", "25", "-b:v", "800k",
+    "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${gop}`, "-sc_threshold", "0", "-b:v", "800k",
     "-c:a", "aac", "-b:a", "96k", "-f", "flv", uri,
   ]);
   return { stop: () => ffmpeg.end(), log: ffmpeg.log };
+}
+
+/**
+ * A clip of pictures 25 times a second, each with its number (modulo 65536) in its top as sixteen bars, the lowest bit
+ * first; below it is white for the first tenth of each second, while the sound is a beep, and black otherwise.
+ */
+export async function makeClip(file, { seconds = 20, size = "640x360", video = ["-bf", "0"], audio = ["-ar", "44100", "-ac", "2"], options = [] } = {}) {
+  const [width, height] = size.split("x").map(Number);
+  const [bars, rest] = [Math.ceil(height / 16), height - Math.ceil(height / 16)];
+  const bit = `mod(floor(N/pow(2,floor(X*16/${width}))),2)`;
+  const beep = "if(lt(mod(t,1),0.1),0.5*sin(2*PI*1000*t),0)";
+  await run("ffmpeg", [
+    "-nostdin", "-v", "error", "-y",
+    "-f", "lavfi", "-i", `color=black:s=${width}x${bars}:r=25,format=yuv420p,geq=lum='if(${bit},235,16)':cb=128:cr=128`,
+    "-f", "lavfi", "-i", `color=black:s=${width}x${rest}:r=25,format=yuv420p,drawbox=c=white:t=fill:enable='lt(mod(t,1),0.0999)'`,
+    "-f", "lavfi", "-i", `aevalsrc='${beep}':s=48000`,
+    "-filter_complex", "[0][1]vstack", "-t", String(seconds),
+    "-c:v", "libx264", "-preset", "veryfast", "-g", "50", "-sc_threshold", "0", "-b:v", "600k", "-pix_fmt", "yuv420p", ...video,
+    "-c:a", "aac", "-b:a", "64k", ...audio, ...options, "-f", "flv", file,
+  ]);
+  return file;
+}
+
+/** Sends a clip in real time, as it is. */
+export function startClip(file, uri, ...more) {
+  const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-re", ...more, "-i", file, "-c", "copy", "-f", "flv", "-flvflags", "no_duration_filesize", uri]);
+  return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
 }
 
 /** Decodes a whole file and counts; an error anywhere in it is a failure. */

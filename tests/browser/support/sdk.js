@@ -3,11 +3,17 @@ import { openPage, servePackages } from "./browser.js";
 
 const SDK = "/node_modules/@flashphoner/websdk";
 
-/** Runs before the SDK in its page: keeps hold of the peers it makes, whose statistics are the tests' witnesses. */
+/**
+ * Runs before the SDK in its page: keeps hold of the peers it makes, whose statistics are the tests' witnesses. Where the
+ * test gave the page a line, answers lead through it.
+ */
 const PEERS = `
   window.peers = [];
   window.RTCPeerConnection = class extends RTCPeerConnection {
     constructor(...args) { super(...args); window.peers.push(this); }
+    async setRemoteDescription({ type, sdp }) {
+      return super.setRemoteDescription({ type, sdp: window.through ? await window.through(sdp) : sdp });
+    }
   };
 `;
 
@@ -51,6 +57,25 @@ function helpers() {
       for (const byte of pixels) hash = (hash * 31 + byte) | 0;
       return { width: video.videoWidth, height: video.videoHeight, at: video.currentTime, hash };
     },
+    /**
+     * From now on notes each picture that is shown: when, and the number that `startClip` has drawn into its top as bars.
+     */
+    watch(key) {
+      const video = streams[key].display.querySelector("video");
+      const seen = (streams[key].seen = []);
+      const paint = Object.assign(document.createElement("canvas"), { width: 16, height: 1 }).getContext("2d", { willReadFrequently: true });
+      const look = (now, { expectedDisplayTime, width, height }) => {
+        paint.drawImage(video, 0, 0, width, height / 16, 0, 0, 16, 1);
+        const bars = paint.getImageData(0, 0, 16, 1).data;
+        let number = 0;
+        for (let bar = 0; bar < 16; bar++) number += bars[bar * 4] > 128 ? 1 << bar : 0;
+        paint.drawImage(video, 0, height / 2, width, height / 2, 0, 0, 1, 1);
+        seen.push({ number, at: expectedDisplayTime, bright: paint.getImageData(0, 0, 1, 1).data[0] > 128, width });
+        video.requestVideoFrameCallback(look);
+      };
+      video.requestVideoFrameCallback(look);
+    },
+    seen: (key) => streams[key].seen,
     /** What all peers of the page received: frames, codecs, energy of sound. */
     async received() {
       const sum = { frames: 0, energy: 0, codecs: [], viewers: 0, width: 0 };
@@ -69,6 +94,15 @@ function helpers() {
         }
       }
       return sum;
+    },
+    /** The browser's own figures of the pictures it sends ("outbound-rtp") or receives ("inbound-rtp"), one peer's. */
+    async pictures(type) {
+      for (const peer of window.peers) {
+        for (const report of (await peer.getStats()).values()) {
+          if (report.type === type && report.kind === "video") return report;
+        }
+      }
+      return null;
     },
   };
 }
@@ -109,9 +143,10 @@ export async function serveSdk(urlServer) {
   const server = await servePackages({ "/sdk.html": PAGE, "/mocha.html": mochaPage(urlServer) });
   return {
     ...server,
-    /** A page with the SDK; every call of its helpers by name. */
-    async open(browser) {
+    /** A page with the SDK; every call of its helpers by name. `line` is what its media goes through. */
+    async open(browser, line) {
       const opened = await openPage(browser, `${server.url}/sdk.html`);
+      if (line) await opened.page.exposeFunction("through", line.through);
       const call = (name, ...args) => opened.page.evaluate(([name, args]) => window.h[name](...args), [name, args]);
       return { ...opened, call };
     },
