@@ -269,7 +269,7 @@ class Weir:
 
     def __init__(self, stage, program, settings, log="weir.log"):
         self.data = Path(tempfile.mkdtemp(prefix="data.", dir=stage.folder))
-        ports = dict.fromkeys(("http.port", "ws.port", "webrtc.port", "rtmp.port"), "0")
+        ports = dict.fromkeys(("http.port", "ws.port", "webrtc.port", "rtmp.port", "https.port", "wss.port"), "0")
         settings = {"ip_local": "127.0.0.1", **ports, "record_dir": self.data / "records", **settings}
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.process = stage.start([program, "serve", "--data", str(self.data), *words], log)

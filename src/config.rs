@@ -12,11 +12,13 @@
 mod browser;
 mod rtmp;
 mod source;
+mod tls;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
+pub use tls::Tls;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 
 use source::{Layers, mask};
@@ -35,6 +37,8 @@ pub struct Config {
     pub ip_local: IpAddr,
     /// The REST API.
     pub http: Http,
+    /// The listeners with TLS.
+    pub tls: Tls,
     /// The browsers' WebSocket.
     pub signal: Signal,
     /// WebRTC.
@@ -156,7 +160,7 @@ impl Config {
         for set in sets {
             layers.argument(set);
         }
-        match Self::read(&mut layers) {
+        match Self::read(&mut layers, conf) {
             Some(config) if layers.problems.is_empty() => Ok(Loaded { config, unknown: layers.unknown }),
             _ => Err(Problems(layers.problems)),
         }
@@ -165,7 +169,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, tls, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -177,6 +181,7 @@ impl Config {
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
             ("web_root", http.web_root.as_deref().map(path).unwrap_or_default()),
         ];
+        settings.extend(tls.settings());
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
@@ -206,9 +211,10 @@ impl Config {
     }
 
     /// Reads every section before it gives up on one, so that all problems are found.
-    fn read(layers: &mut Layers) -> Option<Self> {
+    fn read(layers: &mut Layers, conf: Option<&Path>) -> Option<Self> {
         let ip_local = layers.get("ip_local", value::ip);
         let http = Http::read(layers);
+        let tls = Tls::read(layers, conf);
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
@@ -218,6 +224,7 @@ impl Config {
         Some(Self {
             ip_local: ip_local?,
             http: http?,
+            tls: tls?,
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,

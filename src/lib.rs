@@ -12,8 +12,8 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - [`hook`] has the applications, which are what hook servers are asked about.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], [`store`] (what survives a restart) and
-//!   [`users`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], `tls`, [`store`] (what
+//!   survives a restart) and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -43,5 +43,6 @@ pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod store;
+mod tls;
 pub mod users;
 pub mod webrtc;

@@ -1,6 +1,7 @@
 //! The server as a whole: the only place that knows every part. It builds them in order and drains them in reverse.
 
-use std::collections::BTreeMap;
+mod listeners;
+
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,6 @@ use crate::api::{self, Api};
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
 use crate::hub::{Connections, Hub};
-use crate::listen::Listener;
 use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::meter::Meter;
 use crate::picture::Pictures;
@@ -29,11 +28,13 @@ use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
 use crate::retry::Backoff;
 use crate::rtmp;
-use crate::signal::{self, Signal};
+use crate::signal::Signal;
 use crate::store::Store;
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
+
+use listeners::Listeners;
 
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
@@ -42,9 +43,7 @@ pub const PORTS: &str = "ports.json";
 pub struct Server {
     config: Config,
     api: Api,
-    http: Listener,
-    ws: Listener,
-    rtmp: Listener,
+    listeners: Listeners,
     relay: Arc<Relay>,
     recorders: Recorders,
     tasks: TaskTracker,
@@ -134,51 +133,31 @@ impl Server {
             closing: Arc::new(AtomicBool::new(false)),
             ending: CancellationToken::new(),
         };
-        let serve_api = api.clone();
-        let http = listen(&config, config.http.port, "http.port", move |stream, peer, stop| {
-            api::serve(serve_api.clone(), stream, peer, stop)
-        });
-        let http = http.await?;
-        let ws = listen(&config, config.signal.port, "ws.port", move |stream, peer, stop| {
-            signal::serve(signal.clone(), stream, peer, stop)
-        });
-        let ws = ws.await?;
-        let rtmp = listen(&config, config.rtmp.port, "rtmp.port", move |stream, peer, stop| {
-            rtmp::serve(encoders.clone(), stream, peer, stop)
-        });
-        let rtmp = rtmp.await?;
+        let listeners = Listeners::start(&config, &data, &tasks, (api.clone(), signal, encoders)).await?;
         let ports = data.join(PORTS);
-        let server =
-            Self { config, api, http, ws, rtmp, relay, recorders, tasks, ports, _store: store, _records: owned };
+        let server = Self { config, api, listeners, relay, recorders, tasks, ports, _store: store, _records: owned };
         server.announce()?;
         Ok(server)
     }
 
     /// The address REST listens on.
     pub fn http(&self) -> SocketAddr {
-        self.http.address()
+        self.listeners.http()
     }
 
     /// Writes the ports in use, in one piece: a reader sees all or nothing.
     fn announce(&self) -> Result<()> {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
-        let ws = self.ws.address();
-        let rtmp = self.rtmp.address();
-        let ports = BTreeMap::from([
-            ("http.port", self.http().port()),
-            ("ws.port", ws.port()),
-            ("webrtc.port", viewers),
-            ("rtmp.port", rtmp.port()),
-        ]);
+        let mut ports = self.listeners.ports();
+        ports.insert("webrtc.port", viewers);
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
             .and_then(|()| std::fs::rename(&draft, &self.ports))
             .with_context(|| format!("cannot write {}", self.ports.display()))?;
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
-        tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
-        tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
-        tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
+        self.listeners.announce();
+        tracing::info!("listening: viewers' media on UDP {viewers} (webrtc.port)");
         Ok(())
     }
 
@@ -190,33 +169,18 @@ impl Server {
         self.api.close();
         let left = || until.saturating_duration_since(Instant::now());
         let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
-        complete &= step("browsers are gone", self.ws.stop(left())).await;
+        complete &= step("browsers are gone", self.listeners.stop_ws(left())).await;
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         // After the pulls: one may have this server as its source.
-        complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
-        complete &= step("REST is closed", self.http.stop(left())).await;
-        drop((self.api, self.recorders, self.ws, self.rtmp, self.http));
+        complete &= step("RTMP clients are gone", self.listeners.stop_rtmp(left())).await;
+        complete &= step("REST is closed", self.listeners.stop_http(left())).await;
+        drop((self.api, self.recorders, self.listeners));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
         let _ = std::fs::remove_file(&self.ports);
         complete
     }
-}
-
-/// Listens on a port of `ip_local`.
-async fn listen<F>(
-    config: &Config,
-    port: u16,
-    setting: &str,
-    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F + Send + Sync + 'static,
-) -> Result<Listener>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let address = SocketAddr::new(config.ip_local, port);
-    let listener = Listener::start(address, serve).await;
-    listener.with_context(|| format!("cannot listen on {address} ({setting})"))
 }
 
 async fn within(deadline: Duration, job: impl Future<Output = ()>) -> bool {

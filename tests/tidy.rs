@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 6] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 8] = ["name", "event", "retry", "config", "store", "users", "listen", "meter"];
+const LEAVES: [&str; 9] = ["name", "event", "retry", "config", "store", "users", "listen", "tls", "meter"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -160,6 +160,8 @@ fn crates_stay_in_their_rooms() {
         ("reqwest", &["hook"]),
         ("prometheus_client", &["meter", "api"]),
         ("procfs", &["api"]),
+        ("tokio_rustls", &["tls"]),
+        ("rcgen", &["tls"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
         ("redb", &["store"]),

@@ -1,12 +1,11 @@
 //! One HTTP connection.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{Api, routes};
@@ -18,7 +17,10 @@ const HEADERS: Duration = Duration::from_secs(30);
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until the client leaves or `stop` asks for an end; a running call still answers.
-pub async fn serve(api: Api, stream: TcpStream, _peer: SocketAddr, stop: CancellationToken) {
+pub async fn serve<S>(api: Api, stream: S, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Answers that would go on for ever end with the connection.
     let api = Api { ending: stop.clone(), ..api };
     let service = TowerToHyperService::new(warp::service(routes::all(api)));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 40] = [
+const OTHERS: [(&str, &str); 46] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -13,6 +13,12 @@ const OTHERS: [(&str, &str); 40] = [
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
     ("web_root", "/srv/client2"),
+    ("https.port", "0"),
+    ("wss.port", ""),
+    ("rtmps.port", "0"),
+    ("tls_certificate_file", "/etc/cert.crt"),
+    ("tls_private_key_file", "/etc/private.key"),
+    ("tls_ca_bundle_file", "/etc/ca_bundle.crt"),
     ("ws.port", "0"),
     ("keep_alive.algorithm", "INTERNAL"),
     ("keep_alive.server_interval", "100"),
@@ -81,13 +87,15 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, tls, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((tls.https, tls.wss, tls.rtmps), (Some(8444), Some(8443), None));
+    assert_eq!((tls.certificate, tls.key, tls.bundle, tls.folder), (None, None, None, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
@@ -186,7 +194,8 @@ fn a_file_of_wcs_works_as_it_is() {
     assert_eq!(config.record.rotation, Rotation::Size(10 * 1024 * 1024));
     assert_eq!(config.record.name_encoding, NameEncoding::Base64);
     assert_eq!(config.record.excluded_characters, ":.,/");
-    assert_eq!(unknown, ["codecs_exclude_sip", "wss.port"]);
+    assert_eq!((config.tls.wss, unknown), (Some(8443), vec!["codecs_exclude_sip".to_owned()]));
+    assert!(config.tls.folder.is_some());
 }
 
 #[test]

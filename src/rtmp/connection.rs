@@ -4,11 +4,12 @@
 //! as idle as one that sends nothing.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -71,9 +72,12 @@ impl Deadline {
     }
 }
 
-pub(super) struct Connection {
+pub(super) struct Connection<S> {
     tools: Tools,
-    socket: TcpStream,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    /// What was written may lie in TLS's buffer still.
+    unflushed: bool,
     /// As REST shows it.
     id: String,
     session: Session,
@@ -108,22 +112,24 @@ impl Clock {
     }
 }
 
-impl Connection {
-    pub(super) fn new(tools: Tools, socket: TcpStream) -> io::Result<Self> {
-        let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn new(tools: Tools, socket: S, (remote, local): (SocketAddr, SocketAddr)) -> Self {
+        let (reader, writer) = tokio::io::split(socket);
         let now = Instant::now();
         let session = Session::new(tools.limits.clone(), now.into_std());
         let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now };
-        Ok(Self {
+        Self {
             tools,
-            socket,
+            reader,
+            writer,
+            unflushed: false,
             id: format!("/{remote}/{local}"),
             session,
             output: VecDeque::new(),
             role: Role::Nobody,
             clock,
             leaving: false,
-        })
+        }
     }
 
     /// Runs until somebody closes.
@@ -139,6 +145,8 @@ impl Connection {
         }
         let info = if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { STOPPED_BY_PUBLISHER };
         self.unpublish(info).await;
+        // TLS says good-bye. Who does not read it has left already.
+        let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
     async fn unpublish(&mut self, info: &str) {
@@ -149,7 +157,7 @@ impl Connection {
 
     async fn step(&mut self, buffer: &mut [u8], stop: &CancellationToken) -> Result<(), End> {
         self.fill();
-        if self.output.is_empty() && (self.leaving || self.session.phase() == Phase::Closing) {
+        if self.output.is_empty() && !self.unflushed && (self.leaving || self.session.phase() == Phase::Closing) {
             return Err(End::Quiet);
         }
         self.clock.see(self.session.phase());
@@ -159,14 +167,10 @@ impl Connection {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(End::Quiet),
-            ready = self.socket.writable(), if !self.output.is_empty() => {
-                ready?;
-                self.write()?;
+            written = write(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
+                self.wrote(written?);
             }
-            ready = self.socket.readable(), if reads => {
-                ready?;
-                self.read(buffer)?;
-            }
+            len = self.reader.read(buffer), if reads => self.read(&buffer[..len?])?,
             news = next(&mut self.role, room), if !self.leaving => self.news(news).await,
             () = until(deadline.as_ref().map(|deadline| deadline.at)) => {
                 return Err(deadline.map_or(End::Quiet, Deadline::passed));
@@ -205,22 +209,16 @@ impl Connection {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), End> {
-        match self.socket.try_read(buffer) {
-            Ok(0) => Err(End::Quiet),
-            Ok(len) => Ok(self.session.feed(std::time::Instant::now(), &buffer[..len])?),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if bytes.is_empty() {
+            return Err(End::Quiet);
         }
+        Ok(self.session.feed(std::time::Instant::now(), bytes)?)
     }
 
-    fn write(&mut self) -> Result<(), End> {
-        let slices: Vec<IoSlice> = self.output.iter().map(|slice| IoSlice::new(slice)).collect();
-        let mut written = match self.socket.try_write_vectored(&slices) {
-            Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+    /// So many bytes of the output are on their way; without output, all are.
+    fn wrote(&mut self, mut written: usize) {
+        self.unflushed = !self.output.is_empty();
         self.clock.written = Instant::now();
         while let Some(front) = self.output.front_mut() {
             if front.len() > written {
@@ -230,7 +228,6 @@ impl Connection {
             written -= front.len();
             self.output.pop_front();
         }
-        Ok(())
     }
 
     /// Says a last word and ends.
@@ -359,6 +356,15 @@ async fn next(role: &mut Role, room: bool) -> News {
         Role::Publishing(publishing) => News::Publishing(publishing.news().await),
         Role::Playing(playing) => News::Playing(playing.news(room).await),
     }
+}
+
+/// Writes what the socket takes at once, and flushes where there is nothing to write. Cancelled, it has written nothing.
+async fn write<S: AsyncWrite>(to: &mut WriteHalf<S>, output: &VecDeque<Bytes>) -> io::Result<usize> {
+    if output.is_empty() {
+        return to.flush().await.map(|()| 0);
+    }
+    let slices: Vec<IoSlice> = output.iter().map(|slice| IoSlice::new(slice)).collect();
+    to.write_vectored(&slices).await
 }
 
 /// Resolves at a time, or never.

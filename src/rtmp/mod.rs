@@ -65,7 +65,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -105,15 +105,20 @@ pub struct Tools {
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.
-pub async fn serve(tools: Tools, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+/// `addresses` are the client's and ours.
+pub async fn serve<S>(tools: Tools, stream: S, addresses: (SocketAddr, Option<SocketAddr>), stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (peer, local) = addresses;
     let Ok(_place) = tools.places.clone().try_acquire_owned() else {
         tools.meter.refused("rtmp_max_connections");
         tracing::warn!(%peer, "an RTMP client is closed: there are as many as rtmp_max_connections allows");
         return;
     };
-    // A client that is gone already has no addresses.
-    if let Ok(connection) = Connection::new(tools, stream) {
-        connection.run(stop).await;
+    // A client that is gone already has no address of ours.
+    if let Some(local) = local {
+        Connection::new(tools, stream, (peer, local)).run(stop).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use warp::{Filter, Rejection, Reply};
 
@@ -18,7 +18,10 @@ const HEADERS: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 1 << 20;
 
 /// Serves a connection until the browser leaves or `stop` asks for an end.
-pub async fn serve(signal: Signal, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+pub async fn serve<S>(signal: Signal, stream: S, peer: SocketAddr, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // A WebSocket outlives the HTTP connection that carried its request; this token tells when it is over.
     let over = CancellationToken::new();
     let filter = filter(signal, peer, stop.clone(), over.clone());
