@@ -10,12 +10,14 @@
 //! [`Config::settings`]; tests fail until all four agree.
 
 mod browser;
+mod limits;
 mod rtmp;
 mod source;
 mod tls;
 mod value;
 
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use limits::Limits;
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use tls::Tls;
@@ -49,6 +51,8 @@ pub struct Config {
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
+    /// How much there may be at once.
+    pub limits: Limits,
     /// How long an orderly stop may take (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
 }
@@ -169,7 +173,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, tls, signal, webrtc, rtmp, record, pull, shutdown_timeout } = self;
+        let Self { ip_local, http, tls, signal, webrtc, rtmp, record, pull, limits, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -202,8 +206,9 @@ impl Config {
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
-            ("shutdown_timeout", value::show_time(*shutdown_timeout)),
         ]);
+        settings.extend(limits.settings());
+        settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
         }
@@ -220,6 +225,7 @@ impl Config {
         let rtmp = Rtmp::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
+        let limits = Limits::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
@@ -230,6 +236,7 @@ impl Config {
             rtmp: rtmp?,
             record: record?,
             pull: pull?,
+            limits: limits?,
             shutdown_timeout: shutdown_timeout?,
         })
     }

@@ -12,8 +12,8 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - [`hook`] has the applications, which are what hook servers are asked about.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], `tls`, [`store`] (what
-//!   survives a restart) and [`users`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], `tls`,
+//!   [`admission`] (who is refused), [`store`] (what survives a restart) and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -26,6 +26,7 @@
 //! Commands go in through channels, state is read from snapshots, what happened is told once as an [`event::Event`].
 //! Leaving is dropping.
 
+pub mod admission;
 pub mod api;
 pub mod config;
 pub mod event;

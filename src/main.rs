@@ -110,6 +110,9 @@ fn serve(options: &Serve) -> Result<()> {
     if !loaded.unknown.is_empty() {
         tracing::warn!("settings that weir does not know have no effect: {}", loaded.unknown.join(", "));
     }
+    if let Some(descriptors) = weir::admission::raise_descriptors() {
+        tracing::debug!("up to {descriptors} descriptors may be open");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
     let complete = runtime.block_on(run(loaded.config, options))?;

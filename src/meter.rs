@@ -24,7 +24,22 @@ const CALL_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 
 const FIRST_FRAME_SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 60.0];
 
 /// The settings that limit something, and whose refusals are counted.
-const LIMITS: [&str; 2] = ["rest_max_body", "rtmp_max_connections"];
+const LIMITS: [&str; 14] = [
+    "max_streams",
+    "max_viewers_per_stream",
+    "max_pull_agents",
+    "max_recordings",
+    "ws_max_connections",
+    "ws_max_sessions",
+    "ws_max_message",
+    "rest_max_connections",
+    "rest_max_requests",
+    "rest_max_body",
+    "rest_header_timeout",
+    "rest_body_timeout",
+    "rtmp_max_connections",
+    "reserved_descriptors",
+];
 
 /// A kind of call and how it ended. The kinds are few and ours: no label's value comes from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::config::{Config, RecordPolicy, Rotation};
 use crate::event::{self, Events};
@@ -81,7 +81,8 @@ impl Server {
 
         let found = (records.clone(), events.clone());
         let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
-        let hub = Hub::start(events, &tasks);
+        let admission = Admission::new(config.limits.clone(), meter.clone());
+        let hub = Hub::start(events, admission.clone(), &tasks);
         let running = Pipelines::default();
         let recordings = api::Recordings::follow(records.clone(), told, &tasks);
         let recorders = Recorders::start(
@@ -89,18 +90,20 @@ impl Server {
                 catalog: catalog.clone(),
                 pipelines: running.clone(),
                 hub: hub.clone(),
+                admission: admission.clone(),
                 rules: Arc::new(rules(&config, records)),
             },
             &tasks,
         );
-        let pulls = Pulls::start(pull_tools(&config, catalog.clone(), running.clone(), hub.clone())?, &tasks);
+        let pulls = Pulls::start(
+            pull_tools(&config, catalog.clone(), running.clone(), hub.clone(), admission.clone())?,
+            &tasks,
+        );
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp::Tools {
-            meter: meter.clone(),
-            ..rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), &tasks)
-        };
+        let parts = (catalog.clone(), running.clone(), hub.clone(), admission.clone());
+        let encoders = rtmp_tools(&config, parts, &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let signal = Signal {
             hub: hub.clone(),
@@ -111,6 +114,7 @@ impl Server {
             record: config.record.browsers,
             keep_alive: config.signal.keep_alive.clone(),
             connections: connections.clone(),
+            admission: admission.clone(),
             tasks: tasks.clone(),
         };
         let ledger = api::Ledger::default();
@@ -125,6 +129,9 @@ impl Server {
             web_root: web_root(&config)?,
             min_free_space: config.record.min_free_space,
             media_ports: config.webrtc.ports,
+            admission,
+            peer: Ipv4Addr::UNSPECIFIED.into(),
+            refused: None,
             meter,
             ledger,
             ports: api::Ports::default(),
@@ -235,7 +242,13 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     }
 }
 
-fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> Result<pull::Tools> {
+fn pull_tools(
+    config: &Config,
+    catalog: Catalog,
+    pipelines: Pipelines,
+    hub: Hub,
+    admission: Admission,
+) -> Result<pull::Tools> {
     let pull = &config.pull;
     let policy = match &pull.rtmp_agent_sdp {
         None => SourcePolicy::default(),
@@ -249,6 +262,7 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
         catalog,
         pipelines,
         hub,
+        admission,
         policy: Arc::new(policy),
         connect_timeout: pull.connect_timeout,
         stall_timeout: pull.stall_timeout,
@@ -297,7 +311,11 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
     }
 }
 
-fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, tasks: &TaskTracker) -> rtmp::Tools {
+fn rtmp_tools(
+    config: &Config,
+    (catalog, pipelines, hub, admission): (Catalog, Pipelines, Hub, Admission),
+    tasks: &TaskTracker,
+) -> rtmp::Tools {
     let settings = &config.rtmp;
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let defaults = rtmp::Limits::default();
@@ -316,7 +334,7 @@ fn rtmp_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         },
         handshake_timeout: settings.handshake_timeout,
         idle_timeout: settings.idle_timeout,
-        places: Arc::new(Semaphore::new(number(settings.max_connections).min(Semaphore::MAX_PERMITS))),
-        meter: Meter::default(),
+        places: admission.rtmp(settings.max_connections),
+        admission,
     }
 }

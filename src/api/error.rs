@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use warp::http::StatusCode;
 
+use crate::admission::Refused;
 use crate::event::epoch_ms;
 use crate::hub::PublishError;
 use crate::media::MediaError;
@@ -38,6 +39,11 @@ impl ApiError {
     /// 500: weir's own fault.
     pub fn ours(sentence: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", sentence)
+    }
+
+    /// Whether there was no room for what was asked.
+    pub fn is_refusal(&self) -> bool {
+        ["LimitReached", "NoDescriptors"].contains(&self.code)
     }
 
     /// 404 with a code.
@@ -88,9 +94,21 @@ impl From<PullError> for ApiError {
         match error {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::Refused(refused) => refused.into(),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
         }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match refused.limit {
+            "rest_max_requests" => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+            "reserved_descriptors" => (StatusCode::SERVICE_UNAVAILABLE, "NoDescriptors"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "LimitReached"),
+        };
+        Self::new(status, code, refused.to_string())
     }
 }
 
@@ -98,6 +116,7 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "NameInUse", error.to_string()),
+            PublishError::Refused(refused) => refused.into(),
             PublishError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }

@@ -38,7 +38,9 @@ pub async fn ready(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     if api.closing.load(Ordering::Relaxed) {
         reasons.push(Reason { code: "draining", reason: "the server is shutting down".into() });
     }
-    reasons.extend(descriptors(&now));
+    if let Err(refused) = api.admission.descriptors() {
+        reasons.push(Reason { code: "descriptors", reason: refused.to_string() });
+    }
     let status = if reasons.is_empty() { "UP" } else { "DOWN" };
     let mut body = json!({"status": status, "reasons": reasons});
     if request.asks("verbose") {
@@ -76,15 +78,6 @@ fn disk(free: Result<&u64, &String>, least: u64) -> Option<Reason> {
         }
         Ok(_) => None,
     }
-}
-
-/// Without a descriptor nothing new can be opened; the last of them are for the control plane.
-fn descriptors(now: &Snapshot) -> Option<Reason> {
-    let (open, most) = (now.process.descriptors, now.process.max_descriptors);
-    if most == 0 || open + crate::listen::RESERVED < most {
-        return None;
-    }
-    Some(Reason { code: "descriptors", reason: format!("{open} of {most} descriptors are open (ulimit -n)") })
 }
 
 #[cfg(test)]

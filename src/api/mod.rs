@@ -20,12 +20,14 @@ mod stat;
 mod stream;
 mod version;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Refused};
 use crate::config::Cors;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
@@ -59,6 +61,12 @@ pub struct Api {
     pub min_free_space: u64,
     /// First and last UDP port of publishers.
     pub media_ports: (u16, u16),
+    /// Who is refused.
+    pub admission: Admission,
+    /// The client of this connection.
+    pub peer: IpAddr,
+    /// Why this connection gets nothing, if it is one too many.
+    pub refused: Option<Refused>,
     /// What is counted as it happens.
     pub meter: Meter,
     /// Totals of what came in and went out.

@@ -133,6 +133,12 @@ async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item 
         }
     };
     api.meter.call(family(&request.path), response.status().as_u16(), began.elapsed());
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if response.status() == StatusCode::REQUEST_TIMEOUT {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     allow_origins(api, &mut response);
     // A recording or a name in JSON is never anything but what its type says.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -163,7 +169,19 @@ async fn handled<B: Buf>(
         let sentence = "the server is shutting down";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", sentence));
     }
-    request.body = collected(body, api).await?;
+    if !request.watches() {
+        if let Some(refused) = api.refused {
+            return Err(refused.into());
+        }
+        api.admission.request(api.peer)?;
+    }
+    let limit = api.admission.limits().body;
+    let Ok(body) = tokio::time::timeout(limit, collected(body, api)).await else {
+        api.meter.refused("rest_body_timeout");
+        let sentence = format!("a body has {} ms to come (rest_body_timeout)", limit.as_millis());
+        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "BodyTooSlow", sentence));
+    };
+    request.body = body?;
     route(api, request).await
 }
 
@@ -216,7 +234,8 @@ fn success(answer: Answer) -> Response {
 }
 
 fn failure(error: &ApiError, path: &str) -> Response {
-    if error.status.is_server_error() {
+    // Refusals are said once where they are made: a flood of them is no flood of the log.
+    if error.status.is_server_error() && !error.is_refusal() {
         tracing::warn!(path, code = error.code, "a call failed: {}", error.sentence);
     }
     let mut response = if ["/client", "/rest-api", "/health"].iter().any(|api| path.starts_with(api)) {

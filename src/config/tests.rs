@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 46] = [
+const OTHERS: [(&str, &str); 58] = [
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -51,6 +51,18 @@ const OTHERS: [(&str, &str); 46] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("max_streams", "0"),
+    ("max_viewers_per_stream", "1"),
+    ("max_pull_agents", "2"),
+    ("max_recordings", "3"),
+    ("ws_max_connections", "4"),
+    ("ws_max_sessions", "5"),
+    ("ws_max_message", "64K"),
+    ("rest_max_connections", "6"),
+    ("rest_max_requests", "7"),
+    ("rest_header_timeout", "8"),
+    ("rest_body_timeout", "9"),
+    ("reserved_descriptors", "10"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -87,7 +99,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, tls, signal, webrtc, rtmp, record, pull, shutdown_timeout } = config;
+    let Config { ip_local, http, tls, signal, webrtc, rtmp, record, pull, limits, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -132,6 +144,23 @@ fn the_defaults() {
             stall_timeout: ms(10_000),
             reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
             idle_timeout: Some(ms(60_000)),
+        }
+    );
+    assert_eq!(
+        limits,
+        Limits {
+            streams: 2000,
+            viewers: 5000,
+            agents: 2000,
+            recordings: 1000,
+            browsers: 4096,
+            sessions: 256,
+            message: 1 << 20,
+            calls: 1024,
+            requests: 1000,
+            headers: ms(30_000),
+            body: ms(30_000),
+            descriptors: 64,
         }
     );
     assert_eq!(shutdown_timeout, ms(10_000));

@@ -22,6 +22,7 @@ pub use stream::{
 };
 pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 
+use crate::admission::{Admission, Place, Refused};
 use crate::event::Events;
 use crate::name::StreamName;
 
@@ -48,6 +49,9 @@ pub enum PublishError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Closing,
+    /// There are as many as there may be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 enum Command {
@@ -56,10 +60,11 @@ enum Command {
 
 impl Hub {
     /// Starts the registry's task in `tasks`. It ends with the last handle.
-    pub fn start(events: Events, tasks: &TaskTracker) -> Self {
+    pub fn start(events: Events, admission: Admission, tasks: &TaskTracker) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (view, streams) = watch::channel(Arc::new(Streams::new()));
-        let registry = Registry { events: events.clone(), view, tasks: tasks.clone() };
+        let registry =
+            Registry { events: events.clone(), view, places: BTreeMap::new(), admission, tasks: tasks.clone() };
         tasks.spawn(registry.run(inbox));
         Self { commands, streams, events }
     }
@@ -94,11 +99,14 @@ impl Hub {
 struct Registry {
     events: Events,
     view: watch::Sender<Arc<Streams>>,
+    /// What each stream takes of those there may be.
+    places: BTreeMap<StreamName, Place>,
+    admission: Admission,
     tasks: TaskTracker,
 }
 
 impl Registry {
-    async fn run(self, mut inbox: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let (gone, mut goners) = mpsc::unbounded_channel::<stream::Gone>();
         loop {
             tokio::select! {
@@ -117,7 +125,7 @@ impl Registry {
     }
 
     fn publish(
-        &self,
+        &mut self,
         publisher: Publisher,
         gone: &mpsc::UnboundedSender<stream::Gone>,
     ) -> Result<Publication, PublishError> {
@@ -125,14 +133,17 @@ impl Registry {
         if self.view.borrow().contains_key(&name) {
             return Err(PublishError::NameTaken(name));
         }
-        let (handle, publication) = stream::start(publisher, self.events.clone(), gone.clone(), &self.tasks);
+        self.places.insert(name.clone(), self.admission.stream()?);
+        let viewers = self.admission.viewers();
+        let (handle, publication) = stream::start(publisher, self.events.clone(), gone.clone(), viewers, &self.tasks);
         self.change(|streams| {
             streams.insert(name, handle);
         });
         Ok(publication)
     }
 
-    fn forget(&self, gone: stream::Gone) {
+    fn forget(&mut self, gone: stream::Gone) {
+        self.places.remove(&gone.name);
         self.change(|streams| {
             streams.remove(&gone.name);
         });

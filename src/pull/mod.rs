@@ -15,12 +15,15 @@ use tokio_util::task::TaskTracker;
 
 pub use agent::{AgentStatus, AgentView};
 
+use crate::admission::{Admission, Refused};
 use crate::hub::{Hub, PublishError, Publisher, Recorded, StreamHandle};
 use crate::media::{Catalog, Pipelines};
 use crate::name::{MediaSessionId, NameError, StreamName, mask};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
 
+/// What a player is told whose source is one too many.
+const NO_ROOM: &str = "The server has no room for more";
 /// How many commands may wait for the supervisor.
 const QUEUE: usize = 256;
 
@@ -136,6 +139,9 @@ pub enum PullError {
     /// The URI cannot be a stream name.
     #[error("the local stream name: {0}")]
     Name(#[from] NameError),
+    /// There are as many as there may be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// Neither sound nor pictures are asked for.
     #[error("hasAudio and hasVideo are both false: there would be nothing to pull")]
     NoTracks,
@@ -150,6 +156,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are published.
     pub hub: Hub,
+    /// Who is refused.
+    pub admission: Admission,
     /// What a pulled RTMP stream may bring.
     pub policy: Arc<SourcePolicy>,
     /// Longest time from dialling to the server's answer.
@@ -247,6 +255,7 @@ impl Pulls {
                 self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
+            Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
             Err(PullError::Name(_) | PullError::NoTracks) => Err("Bad URI"),
         }
     }
@@ -343,6 +352,7 @@ impl Supervisor {
     }
 
     async fn start(&self, request: PullRequest) -> Result<(), PullError> {
+        let place = self.tools.admission.agent()?;
         let session = MediaSessionId::random();
         let publisher = self.publisher(&request, session.clone())?;
         let publication = self.tools.hub.publish(publisher).await?;
@@ -354,6 +364,7 @@ impl Supervisor {
         let goners = self.goners.clone();
         self.tasks.spawn(async move {
             let view = job.run().await;
+            drop(place);
             // A supervisor that is gone has no list.
             let _ = goners.send(Ended { session, _view: view });
         });

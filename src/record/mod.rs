@@ -20,6 +20,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
+use crate::event::Event;
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
 pub use files::free_space;
@@ -34,6 +36,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// Who is refused.
+    pub admission: Admission,
     /// The rules of a recording.
     pub rules: Arc<Rules>,
 }
@@ -85,10 +89,22 @@ async fn supervise(tools: Tools, stop: CancellationToken, running: TaskTracker) 
             // A browser may use an id again; when it began tells the two apart.
             let key = (publisher.id.clone(), publisher.since);
             present.insert(key.clone());
-            if seen.insert(key)
-                && let Some(recorder) = recorder::Recorder::new(&tools, handle, recorded, publisher, &stop)
-            {
-                running.spawn(recorder.run());
+            if !seen.insert(key) {
+                continue;
+            }
+            let place = match tools.admission.recording() {
+                Ok(place) => place,
+                Err(refused) => {
+                    let (stream, session) = (view.name.clone(), publisher.id.clone());
+                    tools.hub.events().tell(Event::RecordingFailed { stream, session, reason: refused.to_string() });
+                    continue;
+                }
+            };
+            if let Some(recorder) = recorder::Recorder::new(&tools, handle, recorded, publisher, &stop) {
+                running.spawn(async move {
+                    recorder.run().await;
+                    drop(place);
+                });
             }
         }
         seen.retain(|id| present.contains(id));

@@ -62,16 +62,14 @@ pub use session::Session;
 pub use sound::Sounds;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Places};
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
-use crate::meter::Meter;
 use connection::Connection;
 
 /// The application that RTMP clients belong to. Source: WCS.
@@ -99,9 +97,9 @@ pub struct Tools {
     /// How long a client may do nothing.
     pub idle_timeout: Duration,
     /// A place for each connection there may be.
-    pub places: Arc<Semaphore>,
-    /// Counts who finds no place.
-    pub meter: Meter,
+    pub places: Places,
+    /// Who is refused.
+    pub admission: Admission,
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.
@@ -111,10 +109,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (peer, local) = addresses;
-    let Ok(_place) = tools.places.clone().try_acquire_owned() else {
-        tools.meter.refused("rtmp_max_connections");
-        tracing::warn!(%peer, "an RTMP client is closed: there are as many as rtmp_max_connections allows");
-        return;
+    let _place = match tools.admission.descriptors().and_then(|()| tools.places.take()) {
+        Ok(place) => place,
+        Err(refused) => return tracing::debug!(%peer, "an RTMP client is closed: {refused}"),
     };
     // A client that is gone already has no address of ours.
     if let Some(local) = local {

@@ -12,7 +12,7 @@ use super::connection::{Refusal, until};
 use super::flv::{self, Metadata};
 use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
-use crate::hub::{Figures, Phase, Player, StreamView, Subscriber, Subscription};
+use crate::hub::{Figures, Phase, Player, StreamView, SubscribeError, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -92,7 +92,10 @@ impl Playing {
             provider: PROVIDER,
             transport: "TCP",
         };
-        let subscription = handle.subscribe(Subscriber::Player(player)).map_err(|_| nobody())?;
+        let subscription = handle.subscribe(Subscriber::Player(player)).map_err(|error| match error {
+            SubscribeError::Gone => nobody(),
+            SubscribeError::Refused(_) => failed(error.to_string()),
+        })?;
         let mut view = subscription.view();
         let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
         let Ok(Ok(now)) = flows.map(|flows| flows.map(|view| view.clone())) else { return Err(nobody()) };

@@ -43,9 +43,9 @@ impl Listeners {
         let start = Start { config, tls };
 
         let of = api.clone();
-        let plain = move |stream, _peer, stop| api::serve(of.clone(), stream, stop);
+        let plain = move |stream, peer, stop| api::serve(of.clone(), stream, peer, stop);
         let mut http = vec![start.plain("http.port", config.http.port, plain).await?];
-        let secure = move |stream, _peer, stop| api::serve(api.clone(), stream, stop);
+        let secure = move |stream, peer, stop| api::serve(api.clone(), stream, peer, stop);
         http.extend(start.secure("https.port", settings.https, secure).await?);
 
         let of = signal.clone();

@@ -27,8 +27,9 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::message::{self, DataCall, Hello, Incoming, Status, StreamCall, StreamEventCall};
+use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
-use crate::hub::{ConnectionView, Phase, Player, Publisher, Recorded, StreamHandle, Subscriber};
+use crate::hub::{ConnectionView, Phase, Player, Publisher, Recorded, StreamHandle, SubscribeError, Subscriber};
 use crate::name::{MediaSessionId, StreamName};
 use crate::picture::PictureError;
 use crate::webrtc::SdpError;
@@ -43,13 +44,16 @@ const OUTGOING: usize = 256;
 const SENDING: Duration = Duration::from_secs(10);
 /// Longest time the sessions of a closed socket may take to end.
 const ENDING: Duration = Duration::from_secs(15);
-/// Most media sessions of one browser at once.
-const SESSIONS: usize = 256;
+
+/// Longest time to tell a browser that there is no room for it.
+const REFUSING: Duration = Duration::from_secs(2);
 
 /// WebSocket close codes: RFC 6455, 7.4.1.
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_POLICY: u16 = 1008;
+const CLOSE_TOO_BIG: u16 = 1009;
+const CLOSE_TRY_LATER: u16 = 1013;
 
 /// Why a socket is closed: the code and a sentence for the browser's log.
 struct Close(u16, String);
@@ -83,6 +87,18 @@ pub(super) async fn run(
     drop((connection, out));
     // The writer ends with the last sender, or with its own deadline.
     let _ = writer.await;
+}
+
+/// Tells a browser that there is no room for it, and closes.
+pub(super) async fn refuse(mut socket: WebSocket, refused: Refused) {
+    let reason = refused.to_string();
+    let _ = timeout(REFUSING, async {
+        let _ = socket.send(Message::text(message::fail("connection", "", &reason))).await;
+        let _ = socket.send(Message::close_with(CLOSE_TRY_LATER, reason)).await;
+        // The browser closes its side, once it has read this.
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
 }
 
 /// Sends what waits, each message with a deadline.
@@ -177,7 +193,7 @@ impl Connection {
             self.unanswered.store(0, Relaxed);
             let message = match frame {
                 None => return Close(CLOSE_GOING_AWAY, "the browser left".into()),
-                Some(Err(error)) => return Close(CLOSE_PROTOCOL, error.to_string()),
+                Some(Err(error)) => return self.broken(&error),
                 Some(Ok(message)) => message,
             };
             if message.is_close() {
@@ -194,6 +210,16 @@ impl Connection {
                 self.outbox.text(message::fail(&incoming.name, "", &info));
             }
         }
+    }
+
+    /// What cannot be read: too large, or no WebSocket's.
+    fn broken(&self, error: &warp::Error) -> Close {
+        let reason = error.to_string();
+        if !reason.contains("too long") {
+            return Close(CLOSE_PROTOCOL, reason);
+        }
+        self.signal.admission.message_refused();
+        Close(CLOSE_TOO_BIG, format!("a message has at most {} bytes", self.signal.admission.limits().message))
     }
 
     /// Sends a ping; a close when too many stay unanswered.
@@ -276,8 +302,8 @@ impl Connection {
             refuse("Session not ready");
         } else if self.in_use(&id) {
             refuse("MediaSessionId is already in use");
-        } else if self.sessions.len() >= SESSIONS {
-            refuse("Failed to add stream to proxy");
+        } else if let Err(refused) = self.signal.admission.session(self.sessions.len()) {
+            refuse(&refused.to_string());
         } else if let Some(sdp) = call.sdp.clone() {
             return Ok((id, name, sdp));
         } else {
@@ -337,6 +363,10 @@ impl Connection {
                 self.status(&id, &name, true, "FAILED", Some("Stream name is already in use"));
                 return Ok(());
             }
+            Err(crate::hub::PublishError::Refused(refused)) => {
+                self.status(&id, &name, true, "FAILED", Some(&refused.to_string()));
+                return Ok(());
+            }
             Err(crate::hub::PublishError::Closing) => {
                 self.status(&id, &name, true, "FAILED", Some("Requested stream shutdown"));
                 return Ok(());
@@ -369,9 +399,13 @@ impl Connection {
             provider: "WebRTC",
             transport: "UDP",
         };
-        let Ok(subscription) = stream.subscribe(Subscriber::Player(player)) else {
-            self.status(&id, &name, false, "FAILED", Some("Stream not found"));
-            return Ok(());
+        let subscription = match stream.subscribe(Subscriber::Player(player)) {
+            Ok(subscription) => subscription,
+            Err(error) => {
+                let info = if error == SubscribeError::Gone { "Stream not found".into() } else { error.to_string() };
+                self.status(&id, &name, false, "FAILED", Some(&info));
+                return Ok(());
+            }
         };
         let (stop, stopped_by, over) = self.enter(&id);
         self.forward(&stream, &id, &over);

@@ -192,7 +192,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_stays_in_the_totals() {
-        let hub = Hub::start(Events::default(), &TaskTracker::new());
+        let limits = crate::config::Config::default().limits;
+        let admission = crate::admission::Admission::new(limits, crate::meter::Meter::default());
+        let hub = Hub::start(Events::default(), admission, &TaskTracker::new());
         let ledger = Ledger::default();
         let name = StreamName::new("a").unwrap();
         let publisher = Publisher {
