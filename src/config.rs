@@ -11,6 +11,7 @@
 
 mod browser;
 mod limits;
+mod reference;
 mod rtmp;
 mod source;
 mod tls;
@@ -168,6 +169,11 @@ impl Config {
             Some(config) if layers.problems.is_empty() => Ok(Loaded { config, unknown: layers.unknown }),
             _ => Err(Problems(layers.problems)),
         }
+    }
+
+    /// Every setting with its default and its meaning, as a page in Markdown.
+    pub fn reference() -> String {
+        reference::page(DEFAULTS)
     }
 
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.

@@ -47,6 +47,11 @@ enum Verb {
         #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
         pipelines: Option<PathBuf>,
     },
+    /// Prints a page for people or programs that is made from this program.
+    Print {
+        /// Which.
+        page: Page,
+    },
     /// Asks the server that runs with this data directory whether it lives.
     Health {
         /// The server's data directory.
@@ -56,6 +61,14 @@ enum Verb {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
         ip: IpAddr,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Page {
+    /// Every setting, in Markdown.
+    Settings,
+    /// What REST takes and gives, as OpenAPI 3.1.
+    Openapi,
 }
 
 #[derive(Args)]
@@ -90,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Serve(options) => serve(&options),
         Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
         Verb::Check { pipelines } => check(pipelines.as_deref()),
+        Verb::Print { page } => print(page),
         Verb::Health { data, ip } => health(&data, ip),
     };
     match done {
@@ -177,6 +191,15 @@ fn check(overrides: Option<&Path>) -> Result<()> {
     }
     if problems > 0 {
         bail!("{problems} of the launch templates cannot run here");
+    }
+    Ok(())
+}
+
+fn print(page: Page) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match page {
+        Page::Settings => out.write_all(Config::reference().as_bytes())?,
+        Page::Openapi => out.write_all(weir::api::openapi_document())?,
     }
     Ok(())
 }

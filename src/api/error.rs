@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::StatusCode;
 
@@ -66,7 +67,8 @@ impl ApiError {
 }
 
 /// The error body of wcs.md 14.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct ErrorBody<'a> {
     exception: &'static str,
     reason: &'a str,

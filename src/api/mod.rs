@@ -2,6 +2,7 @@
 //! status.
 
 mod connection;
+mod contract;
 pub mod error;
 mod events;
 mod files;
@@ -35,6 +36,7 @@ use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 
+pub use contract::openapi_document;
 pub use metrics::Ledger;
 pub use ports::Ports;
 pub use recordings::Recordings;

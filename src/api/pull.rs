@@ -1,11 +1,13 @@
 //! `/rest-api/pull/rtmp/*` and `/rest-api/pull/*`. Source: wcs.md 1.5, 1.7, 1.8, 14.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
-use super::request::{Request, flag};
+use super::request::{Request, flag, flag_schema};
 use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::name::StreamName;
@@ -14,22 +16,27 @@ use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, SourceUri}
 /// The calls of either family.
 pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Pull")]
 struct PullFields {
     uri: Option<String>,
     local_stream_name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     record: Option<bool>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     has_audio: Option<bool>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     has_video: Option<bool>,
 }
 
 /// Every field that is present must fit.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "PullFilter")]
 struct Wanted {
     uri: Option<String>,
     local_stream_name: Option<String>,
@@ -38,14 +45,16 @@ struct Wanted {
     status: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "PullAgent")]
 struct AgentBody {
     local_media_session_id: String,
     remote_media_session_id: Option<String>,
     local_stream_name: String,
     remote_stream_name: Option<String>,
     uri: String,
+    #[schemars(with = "String")]
     status: AgentStatus,
     has_audio: bool,
     has_video: bool,
@@ -53,6 +62,24 @@ struct AgentBody {
     since: u64,
     attempts: u32,
     last_error: Option<String>,
+}
+
+/// The calls of both families, for the contract.
+pub fn calls() -> Vec<Call> {
+    let of = |family: &str| {
+        let path = |call: &str| format!("/rest-api/{family}/{call}");
+        [
+            Call::post(path("pull"), "Pulls a stream from another server; its agent says how it goes.")
+                .takes::<PullFields>(),
+            Call::list(path("find_all"), "The pull agents.").gives::<Vec<AgentBody>>(),
+            Call::post(path("find"), "The pull agents that every given field fits.")
+                .takes::<Wanted>()
+                .gives::<Vec<AgentBody>>(),
+            Call::post(path("terminate"), "Ends the pull agents that every given field fits, and their streams.")
+                .takes::<Wanted>(),
+        ]
+    };
+    of("pull/rtmp").into_iter().chain(of("pull")).collect()
 }
 
 /// One of [`CALLS`].

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
 use super::routes::Answer;
 use crate::event::{Event, epoch_ms};
@@ -41,8 +43,9 @@ struct About {
 }
 
 /// Where a file of the directory is in its life; its name says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordingState")]
 pub enum State {
     /// Complete, to be played and downloaded.
     Finished,
@@ -52,7 +55,7 @@ pub enum State {
     Broken,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Recording {
     name: String,
@@ -62,6 +65,11 @@ struct Recording {
     stream: Option<String>,
     /// Milliseconds.
     duration: Option<u64>,
+}
+
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    vec![Call::get("/rest-api/recordings", "The files of record_dir.").gives::<Vec<Recording>>()]
 }
 
 impl State {

@@ -91,6 +91,11 @@ impl Request {
     }
 }
 
+/// What [`flag`] reads, for the contract.
+pub fn flag_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"enum": [true, false, "true", "false", null]})
+}
+
 /// A flag as callers write it: `true`, `"true"`. Absent and `null` are `None`.
 ///
 /// # Errors

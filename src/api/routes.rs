@@ -11,7 +11,9 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, health, metrics, pages, pipelines, ports, pull, recordings, stat, stream};
+use super::{
+    Api, connection, contract, events, files, health, metrics, pages, pipelines, ports, pull, recordings, stat, stream,
+};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -49,7 +51,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let methods = match segments[..] {
         ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
-        ["rest-api", "pipelines" | "events" | "recordings" | "ports", ..] => GET,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "openapi.json", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
@@ -72,6 +74,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "recordings"] => recordings::list(api).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
+            ["rest-api", "openapi.json"] => contract::openapi(),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
             [] if request.is_stat() => stat::page(api, request).await,
@@ -92,7 +95,7 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines" | "recordings" | "events" | "ports"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "openapi.json"] => true,
         ["rest-api", "pipelines", _] | ["health", "live" | "ready"] | ["metrics"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),
