@@ -91,6 +91,13 @@ pub struct Admission {
     rates: Arc<Rates>,
 }
 
+impl Default for Admission {
+    /// With the limits of the default settings.
+    fn default() -> Self {
+        Self::new(crate::config::Config::default().limits, Meter::default())
+    }
+}
+
 impl Admission {
     /// With these limits.
     pub fn new(limits: Limits, meter: Meter) -> Self {

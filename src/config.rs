@@ -9,6 +9,7 @@
 //! A new setting is an entry in that file, a field, a line in the section's `read` and a line in
 //! [`Config::settings`]; tests fail until all four agree.
 
+mod aac;
 mod browser;
 mod limits;
 mod reference;
@@ -17,6 +18,7 @@ mod source;
 mod tls;
 mod value;
 
+pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use limits::Limits;
 pub use rtmp::Rtmp;
@@ -48,6 +50,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// AAC.
+    pub aac: Aac,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
@@ -101,6 +105,8 @@ pub struct Record {
     pub browsers: bool,
     /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
     pub every_rtmp: bool,
+    /// Whether every stream that is captured from RTSP is recorded (`record_rtsp_streams`).
+    pub every_rtsp: bool,
     /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
     pub min_free_space: u64,
 }
@@ -116,9 +122,13 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
-    /// How long a source that players asked for by its address stays without them; `None` for ever
+    /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
-    pub idle_timeout: Option<Duration>,
+    pub rtmp_idle_timeout: Option<Duration>,
+    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
+    pub rtsp_idle_timeout: Option<Duration>,
+    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
+    pub rtsp_interleaved: bool,
 }
 
 /// How a pull agent tries a lost source again.
@@ -179,7 +189,7 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, tls, signal, webrtc, rtmp, record, pull, limits, shutdown_timeout } = self;
+        let Self { ip_local, http, tls, signal, webrtc, rtmp, aac, record, pull, limits, shutdown_timeout } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -195,6 +205,7 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(aac.settings());
         settings.extend([
             ("record_dir", path(&record.dir)),
             ("record_rotation", record.rotation.to_string()),
@@ -204,6 +215,7 @@ impl Config {
             ("exclude_record_name_characters", record.excluded_characters.clone()),
             ("record_streams", record.browsers.to_string()),
             ("record_flash_published_streams", record.every_rtmp.to_string()),
+            ("record_rtsp_streams", record.every_rtsp.to_string()),
             ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
@@ -211,7 +223,9 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
-            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.idle_timeout)),
+            ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
+            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
+            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
         settings.extend(limits.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
@@ -229,6 +243,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let aac = Aac::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
         let limits = Limits::read(layers);
@@ -240,6 +255,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            aac: aac?,
             record: record?,
             pull: pull?,
             limits: limits?,
@@ -290,6 +306,7 @@ impl Record {
         let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
         let browsers = layers.get("record_streams", value::switch);
         let every_rtmp = layers.get("record_flash_published_streams", value::switch);
+        let every_rtsp = layers.get("record_rtsp_streams", value::switch);
         let min_free_space = layers.get("record_min_free_space", value::size);
         Some(Self {
             dir: dir?,
@@ -300,6 +317,7 @@ impl Record {
             excluded_characters: excluded?,
             browsers: browsers?,
             every_rtmp: every_rtmp?,
+            every_rtsp: every_rtsp?,
             min_free_space: min_free_space?,
         })
     }
@@ -311,13 +329,17 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
-        let idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
+        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
-            idle_timeout: idle_timeout?,
+            rtmp_idle_timeout: rtmp_idle_timeout?,
+            rtsp_idle_timeout: rtsp_idle_timeout?,
+            rtsp_interleaved: rtsp_interleaved?,
         })
     }
 }

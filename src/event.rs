@@ -40,6 +40,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The publisher has left; the stream stays and waits for it.
+    StreamWaits {
+        /// The stream.
+        stream: StreamName,
+        /// The publisher's media session.
+        session: MediaSessionId,
+        /// For people: for how long.
+        reason: String,
+    },
     /// The stream is gone.
     StreamEnded {
         /// The stream.
@@ -159,6 +168,7 @@ impl Event {
             Event::StreamInterrupted { stream, session, reason } => {
                 warn!(%stream, %session, "stream interrupted: {reason}");
             }
+            Event::StreamWaits { stream, session, reason } => info!(%stream, %session, "stream waits: {reason}"),
             Event::StreamEnded { stream, session, info } => info!(%stream, %session, "stream ended: {info}"),
             Event::PullRetry { stream, session, reason, attempts, wait } => {
                 warn!(%stream, %session, attempts, wait_ms = wait.as_millis() as u64, "pull has no source: {reason}");

@@ -161,7 +161,7 @@ impl Meter {
             Event::StreamEnded { session, .. } => {
                 waiting.remove(session);
             }
-            Event::StreamInterrupted { .. } => _ = all.interruptions.inc(),
+            Event::StreamInterrupted { .. } | Event::StreamWaits { .. } => _ = all.interruptions.inc(),
             Event::PullRetry { .. } => _ = all.retries.inc(),
             Event::PullFailed { .. } => _ = all.failed_pulls.inc(),
             Event::RecordingFinished { bytes, .. } => {

@@ -22,7 +22,7 @@ use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::{self, Pulls};
+use crate::pull::{self, Pulls, RtspTransport, Rules};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Recorders};
@@ -63,6 +63,7 @@ impl Server {
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
         let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
+        let catalog = catalog.with_fdk_aac(config.aac.fdk);
         for (_, verdict) in catalog.check() {
             if let media::Verdict::Fails(problem) = verdict {
                 tracing::warn!("{problem}");
@@ -271,8 +272,9 @@ fn pull_tools(
             max: pull.reconnect.max,
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
-        record_all: config.record.every_rtmp,
-        idle_timeout: pull.idle_timeout,
+        rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
+        rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
     })
 }
 
@@ -325,6 +327,7 @@ fn rtmp_tools(
         pipelines,
         hub,
         record: config.record.every_rtmp,
+        linger: settings.publisher_linger,
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

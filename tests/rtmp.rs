@@ -177,6 +177,79 @@ fn a_name_has_one_publisher_and_terminate_ends_it() {
     weir.wait_frames("cam", 10);
 }
 
+/// The stream waits for its publisher: it is there, and gets no frames.
+fn wait_vacant(weir: &Weir) {
+    weir.wait_log("stream waits");
+    assert_eq!(weir.stream("cam").unwrap()["status"], "PUBLISHING");
+}
+
+#[test]
+fn a_publisher_that_comes_back_goes_on_with_its_players_and_its_recording() {
+    let home = Home::new();
+    let mut weir = setup(&home).set("publisher_linger=15s").set("record_flash_published_streams=true").start();
+    weir.tolerate("RTMP player could not keep up");
+    let mut first = Publisher::start(Clip::LONG, &uri(&weir, "cam"));
+    weir.wait_frames("cam", 60);
+    let before = weir.stream("cam").unwrap();
+    let file = home.path().join("player.nut");
+    let mut player = ffmpeg(&uri(&weir, "cam"), &file);
+    wait_until("a player", || weir.post("/rest-api/stream/find", &json!({"published": false})).status == 200);
+    // Once without a word, once in order.
+    first.signal(Signal::KILL);
+    first.ended(SOON);
+    wait_vacant(&weir);
+    let sent = weir.frames("cam").0;
+    let mut second = Publisher::start(Clip::AV, &uri(&weir, "cam"));
+    weir.wait_frames("cam", sent + 200);
+    let now = weir.stream("cam").unwrap();
+    assert_eq!(now["mediaSessionId"], before["mediaSessionId"]);
+    assert_ne!(now["sessionId"], before["sessionId"], "it came by another connection");
+    second.sent();
+    wait_until("the second good-bye", || weir.log().iter().filter(|line| line.contains("stream waits")).count() == 2);
+    let third = Publisher::start(Clip::AV, &uri(&weir, "cam"));
+    weir.wait_frames("cam", sent + 225 + 100);
+    weir.done("/rest-api/stream/terminate", &json!({"name": "cam"}));
+    drop(third);
+    player.ended(SOON);
+    let recorded = &home.wait_finished(1)[0];
+    for (name, file) in [("the player", &file), ("the recording", recorded)] {
+        decodes(file);
+        let pictures = probe(file).video.len();
+        println!("{name} got {pictures} pictures, the first publisher had sent {sent}");
+        assert!(pictures >= 325, "{name} got {pictures} pictures");
+    }
+}
+
+#[test]
+fn a_stream_waits_no_longer_than_it_should() {
+    let home = Home::new();
+    let mut weir = setup(&home).set("publisher_linger=2s").start();
+    let publish = |weir: &Weir| {
+        let publisher = Publisher::start(Clip::LONG, &uri(weir, "cam"));
+        weir.wait_frames("cam", 10);
+        publisher
+    };
+    publish(&weir).leave();
+    wait_vacant(&weir);
+    let left = Instant::now();
+    wait_until("the stream to be gone", || weir.stream("cam").is_none());
+    println!("gone after {:?}", left.elapsed());
+    assert!(left.elapsed() > Duration::from_secs(1));
+    drop(weir);
+
+    weir = setup(&home).set("publisher_linger=60s").start();
+    publish(&weir).leave();
+    wait_vacant(&weir);
+    weir.done("/rest-api/stream/terminate", &json!({"name": "cam"}));
+    assert!(weir.stream("cam").is_none(), "REST ends it at once");
+    // The name is free, and a server that stops waits for nobody.
+    publish(&weir).leave();
+    wait_until("the second good-bye", || weir.log().iter().filter(|line| line.contains("stream waits")).count() == 2);
+    let (status, took) = weir.stop();
+    println!("stopped after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(8), "{status} {took:?}");
+}
+
 #[test]
 fn what_nobody_publishes_is_not_found() {
     let home = Home::new();

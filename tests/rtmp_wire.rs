@@ -7,11 +7,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Clip, Home, Process, Publisher, Weir, decodes, probe, run, wait, wait_until};
+use support::{Clip, Home, Media, Nginx, Process, Publisher, Weir, decodes, probe, run, wait, wait_until};
 
 const COMMAND: u8 = 20;
 const AUDIO: u8 = 8;
@@ -24,7 +24,11 @@ struct Encoder {
 
 impl Encoder {
     fn publish(weir: &Weir, name: &str) -> Self {
-        let mut socket = TcpStream::connect(("127.0.0.1", weir.port_of("rtmp.port"))).unwrap();
+        Self::publish_to(weir.port_of("rtmp.port"), name)
+    }
+
+    fn publish_to(port: u16, name: &str) -> Self {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let mut hello = vec![3];
         hello.resize(1537, 0);
         socket.write_all(&hello).unwrap();
@@ -33,7 +37,7 @@ impl Encoder {
         socket.write_all(&theirs[1..1537]).unwrap();
         // What the server says is read by nobody; it is little.
         let mut encoder = Self { socket };
-        encoder.send(1, 0, &[0, 0xff, 0xff, 0xff]);
+        encoder.send(1, 0, &[0, 0x7f, 0xff, 0xff]);
         encoder.send(COMMAND, 0, b"\x02\x00\x07connect\x00\x3f\xf0\0\0\0\0\0\0\x03\x00\x03app\x02\x00\x04live\0\0\x09");
         encoder.send(COMMAND, 0, b"\x02\x00\x0ccreateStream\x00\x40\0\0\0\0\0\0\0\x05");
         let mut publish = b"\x02\x00\x07publish\x00\x40\x08\0\0\0\0\0\0\x05\x02\0".to_vec();
@@ -61,6 +65,11 @@ impl Encoder {
     /// Sends the tags of an FLV file, their times later by `later` and modulo 2^32, four times as fast as they are to be
     /// played.
     fn play(&mut self, file: &Path, later: u32) {
+        self.play_by(file, |time| later.wrapping_add(time));
+    }
+
+    /// The same with times by a clock of its own.
+    fn play_by(&mut self, file: &Path, clock: impl Fn(u32) -> u32) {
         let bytes = std::fs::read(file).unwrap();
         let (mut at, began) = (13, Instant::now());
         while at + 11 < bytes.len() {
@@ -69,7 +78,7 @@ impl Encoder {
             if bytes[at] != 18 {
                 let due = Duration::from_millis(u64::from(time) / 4);
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
-                assert!(self.send(bytes[at], later.wrapping_add(time), &bytes[at + 11..at + 11 + len]));
+                assert!(self.send(bytes[at], clock(time), &bytes[at + 11..at + 11 + len]));
             }
             at += 11 + len + 4;
         }
@@ -106,31 +115,126 @@ fn times_wrap_and_start_anywhere() {
     }
 }
 
+/// What becomes of a clock in the middle of a clip.
+type Clock = fn(u32) -> u32;
+
+const CLOCKS: [(&str, Clock); 4] = [
+    ("ahead", |time| if time < 4000 { time } else { time + 3_600_000 }),
+    ("back", |time| if time < 4000 { time + 500_000 } else { time - 4000 }),
+    // Every two seconds by a little.
+    ("little-by-little", |time| 5000 + time - time / 2000 * 300),
+    ("wraps-and-jumps", |time| if time < 4000 { time.wrapping_sub(2000) } else { time.wrapping_add(0x7000_0000) }),
+];
+
+/// Pictures and sound follow each other as the encoder made them.
+fn in_step(media: &Media, name: &str) {
+    for (kind, packets, most) in [("pictures", &media.video, 0.25), ("sound", &media.audio, 0.1)] {
+        let steps = packets.windows(2).map(|pair| pair[1].dts - pair[0].dts);
+        let (shortest, longest) = steps.fold((f64::MAX, 0.0_f64), |(s, l), step| (s.min(step), l.max(step)));
+        println!("{name}: {} {kind}, {shortest:.3} to {longest:.3} s apart", packets.len());
+        assert!(shortest >= 0.0 && longest < most, "{name}: {kind} are {shortest} to {longest} s apart");
+    }
+    let (pictures, sound) = (Media::end(&media.video), Media::end(&media.audio));
+    assert!((pictures - sound).abs() < 0.06 + 0.05, "{name}: pictures end at {pictures}, sound at {sound}");
+}
+
 #[test]
-fn a_new_configuration_goes_on_in_the_same_stream() {
+fn clocks_that_jump_are_put_right() {
     let home = Home::new();
     let weir = weir(&home);
+    for (name, clock) in CLOCKS {
+        let mut encoder = Encoder::publish(&weir, name);
+        encoder.play_by(&Clip::B_FRAMES.file(), clock);
+        weir.wait_frames(name, 225);
+        drop(encoder);
+        wait_until("the stream to be gone", || weir.stream(name).is_none());
+        let file = wait("the recording", support::SOON, || {
+            home.finished().into_iter().find(|file| file.ends_with(format!("{name}.mp4")))
+        });
+        decodes(&file);
+        let media = probe(&file);
+        assert_eq!(media.video.len(), 225, "{name}");
+        assert!((media.duration - 9.0).abs() < 0.7, "{name} has {} s", media.duration);
+        in_step(&media, name);
+    }
+}
+
+#[test]
+fn a_pulled_source_whose_clock_jumps_is_played_and_recorded() {
+    let home = Home::new();
+    let (weir, nginx) = (home.setup().set("stream_record_policy=streamName").start(), Nginx::start());
+    for (name, clock) in CLOCKS {
+        let mut encoder = Encoder::publish_to(nginx.port(), name);
+        weir.pull(&nginx.uri(name), name, true);
+        encoder.play_by(&Clip::B_FRAMES.file(), clock);
+        weir.wait_frames(name, 150);
+        weir.terminate(name);
+        drop(encoder);
+        let file = wait("the recording", support::SOON, || {
+            home.finished().into_iter().find(|file| file.ends_with(format!("{name}.mp4")))
+        });
+        decodes(&file);
+        let media = probe(&file);
+        assert!((5.0..10.0).contains(&media.duration), "{name} has {} s", media.duration);
+        in_step(&media, name);
+    }
+}
+
+/// The clip [`Clip::AV`] in another size and with other sound, four seconds of it.
+fn larger(home: &Home) -> PathBuf {
     let large = home.path().join("large.flv");
     let mut ffmpeg = Command::new("ffmpeg");
     let line = "-v error -nostdin -f lavfi -i testsrc2=size=640x360:rate=25 -f lavfi -i sine=880:sample_rate=44100 \
                 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -bf 0 -g 25 -c:a aac -ac 2 -t 4";
     ffmpeg.args(line.split_whitespace()).arg(&large);
     assert!(run(&mut ffmpeg, Duration::from_secs(60)).status.success());
-    let mut encoder = Encoder::publish(&weir, "cam");
+    large
+}
+
+/// Sends both clips in one; weir must show the new size.
+fn send_both(weir: &Weir, encoder: &mut Encoder, large: &Path) {
     encoder.play(&Clip::AV.file(), 0);
-    weir.wait_frames("cam", 225);
-    assert_eq!(weir.stream("cam").unwrap()["width"], 320);
-    encoder.play(&large, 9_100);
+    wait_until("the first size in REST", || weir.stream("cam").is_some_and(|stream| stream["width"] == 320));
+    encoder.play(large, 9_100);
     wait_until("the new size in REST", || weir.stream("cam").is_some_and(|stream| stream["width"] == 640));
-    weir.wait_frames("cam", 325);
     assert_eq!(weir.stream("cam").unwrap()["status"], "PUBLISHING");
-    drop(encoder);
+}
+
+/// Pictures and width of each of two finished parts, the smaller first.
+fn two_parts(home: &Home) -> Vec<(usize, u64)> {
     let parts = home.wait_finished(2);
-    let sizes: Vec<_> =
-        parts.iter().map(|part| (probe(part).video.len(), probe(part).stream("video")["width"].clone())).collect();
-    println!("{sizes:?}");
     parts.iter().for_each(|part| decodes(part));
-    assert!(sizes.contains(&(225, 320.into())) && sizes.contains(&(100, 640.into())), "{sizes:?}");
+    let width = |media: &Media| media.stream("video")["width"].as_u64().unwrap();
+    let mut sizes: Vec<_> = parts.iter().map(|part| probe(part)).map(|part| (part.video.len(), width(&part))).collect();
+    sizes.sort_by_key(|(_, width)| *width);
+    println!("{sizes:?}");
+    sizes
+}
+
+#[test]
+fn a_new_configuration_goes_on_in_the_same_stream() {
+    let home = Home::new();
+    let weir = weir(&home);
+    let mut encoder = Encoder::publish(&weir, "cam");
+    send_both(&weir, &mut encoder, &larger(&home));
+    weir.wait_frames("cam", 325);
+    drop(encoder);
+    assert_eq!(two_parts(&home), [(225, 320), (100, 640)]);
+}
+
+#[test]
+fn a_pulled_source_may_change_its_configuration() {
+    let home = Home::new();
+    let (weir, nginx) = (weir(&home), Nginx::start());
+    let large = larger(&home);
+    let mut encoder = Encoder::publish_to(nginx.port(), "cam");
+    weir.pull(&nginx.uri("cam"), "cam", true);
+    send_both(&weir, &mut encoder, &large);
+    let seen = weir.frames("cam").0;
+    wait_until("all frames", || weir.frames("cam").0 >= seen.max(250));
+    weir.terminate("cam");
+    let parts = two_parts(&home);
+    assert!(parts[0].1 == 320 && parts[1].1 == 640 && parts[0].0 > 125 && parts[1].0 > 20, "{parts:?}");
 }
 
 #[test]

@@ -124,6 +124,7 @@ async function refresh() {
 const SENTENCES = {
   streamStarted: (event) => `starts: ${event.by}`,
   streamLive: (event) => `is live: ${event.tracks}`,
+  streamWaits: (event) => `waits: ${event.reason}`,
   streamInterrupted: (event) => `is interrupted: ${event.reason}`,
   streamEnded: (event) => `has ended: ${event.info}`,
   pullRetry: (event) => `has no source (try ${event.attempts}): ${event.reason}`,

@@ -97,6 +97,7 @@ impl From<PullError> for ApiError {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
             PullError::Refused(refused) => refused.into(),
+            PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
         }

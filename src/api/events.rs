@@ -85,6 +85,9 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::StreamInterrupted { stream, session, reason } => {
             ("streamInterrupted", Some(stream), Some(session), json!({"reason": mask(reason)}))
         }
+        Event::StreamWaits { stream, session, reason } => {
+            ("streamWaits", Some(stream), Some(session), json!({"reason": mask(reason)}))
+        }
         Event::StreamEnded { stream, session, info } => {
             ("streamEnded", Some(stream), Some(session), json!({"info": mask(info)}))
         }

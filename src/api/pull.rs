@@ -1,4 +1,4 @@
-//! `/rest-api/pull/rtmp/*` and `/rest-api/pull/*`. Source: wcs.md 1.5, 1.7, 1.8, 14.
+//! `/rest-api/pull/rtmp/*`, `/rest-api/rtsp/*` and `/rest-api/pull/*`. Source: wcs.md 1.5, 1.7 to 1.9, 14.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,18 @@ use crate::event::epoch_ms;
 use crate::name::StreamName;
 use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, SourceUri};
 
-/// The calls of either family.
-pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
+/// Whether a family has a call.
+pub fn has(family: Family, call: &str) -> bool {
+    call == starts(family) || ["find_all", "find", "terminate"].contains(&call)
+}
+
+/// The call that starts an agent.
+fn starts(family: Family) -> &'static str {
+    match family {
+        Family::Rtmp | Family::Pull => "pull",
+        Family::Rtsp => "startup",
+    }
+}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -22,6 +32,8 @@ pub const CALLS: [&str; 4] = ["pull", "find_all", "find", "terminate"];
 struct PullFields {
     uri: Option<String>,
     local_stream_name: Option<String>,
+    /// What RTSP calls the same.
+    to_stream: Option<String>,
     #[serde(default, deserialize_with = "flag")]
     #[schemars(schema_with = "flag_schema")]
     record: Option<bool>,
@@ -39,6 +51,7 @@ struct PullFields {
 #[schemars(rename = "PullFilter")]
 struct Wanted {
     uri: Option<String>,
+    #[serde(alias = "toStream")]
     local_stream_name: Option<String>,
     remote_stream_name: Option<String>,
     local_media_session_id: Option<String>,
@@ -52,10 +65,11 @@ struct AgentBody {
     local_media_session_id: String,
     remote_media_session_id: Option<String>,
     local_stream_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_stream: Option<String>,
     remote_stream_name: Option<String>,
     uri: String,
-    #[schemars(with = "String")]
-    status: AgentStatus,
+    status: &'static str,
     has_audio: bool,
     has_video: bool,
     record: bool,
@@ -64,12 +78,12 @@ struct AgentBody {
     last_error: Option<String>,
 }
 
-/// The calls of both families, for the contract.
+/// The calls of the families, for the contract.
 pub fn calls() -> Vec<Call> {
-    let of = |family: &str| {
-        let path = |call: &str| format!("/rest-api/{family}/{call}");
+    let of = |place: &str, family: Family| {
+        let path = |call: &str| format!("/rest-api/{place}/{call}");
         [
-            Call::post(path("pull"), "Pulls a stream from another server; its agent says how it goes.")
+            Call::post(path(starts(family)), "Pulls a stream from another server; its agent says how it goes.")
                 .takes::<PullFields>(),
             Call::list(path("find_all"), "The pull agents.").gives::<Vec<AgentBody>>(),
             Call::post(path("find"), "The pull agents that every given field fits.")
@@ -79,27 +93,33 @@ pub fn calls() -> Vec<Call> {
                 .takes::<Wanted>(),
         ]
     };
-    of("pull/rtmp").into_iter().chain(of("pull")).collect()
+    [of("pull/rtmp", Family::Rtmp), of("rtsp", Family::Rtsp), of("pull", Family::Pull)].into_iter().flatten().collect()
 }
 
-/// One of [`CALLS`].
+/// A call that the family [`has`].
 pub async fn call(api: &Api, family: Family, call: &str, request: &Request) -> Result<Answer, ApiError> {
     match call {
-        "pull" => pull(api, family, request).await,
         "find_all" => find_all(api, family),
         "find" => find(api, family, request),
-        _ => terminate(api, family, request).await,
+        "terminate" => terminate(api, family, request).await,
+        _ => pull(api, family, request).await,
     }
 }
 
 async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, ApiError> {
     let fields: PullFields = request.fields()?;
     let uri = fields.uri.ok_or_else(|| ApiError::bad("FieldMissing", "the field uri is missing"))?;
-    let local_name = fields.local_stream_name.as_deref().filter(|name| !name.is_empty());
+    let names = [&fields.local_stream_name, &fields.to_stream];
+    let mut names = names.into_iter().flatten().filter(|name| !name.is_empty());
+    let local_name = names.next();
+    if names.any(|other| Some(other) != local_name) {
+        let sentence = "localStreamName and toStream are one thing: give one of them";
+        return Err(ApiError::bad("InvalidField", sentence));
+    }
     let request = PullRequest {
         family,
         uri: SourceUri::parse(&uri)?,
-        local_name: local_name.map(StreamName::new).transpose()?,
+        local_name: local_name.map(|name| StreamName::new(name)).transpose()?,
         record: fields.record.unwrap_or(false),
         has_audio: fields.has_audio.unwrap_or(true),
         has_video: fields.has_video.unwrap_or(true),
@@ -111,19 +131,19 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
 
 fn find_all(api: &Api, family: Family) -> Result<Answer, ApiError> {
     let agents = api.pulls.seen_by(family);
-    if agents.is_empty() && family == Family::Rtmp {
+    if agents.is_empty() && family != Family::Pull {
         return Err(none());
     }
-    listed(&agents)
+    listed(family, &agents)
 }
 
 fn find(api: &Api, family: Family, request: &Request) -> Result<Answer, ApiError> {
     let wanted: Wanted = request.fields()?;
-    let found = wanted.among(api.pulls.seen_by(family));
+    let found = wanted.among(family, api.pulls.seen_by(family));
     if found.is_empty() {
         return Err(none());
     }
-    listed(&found)
+    listed(family, &found)
 }
 
 async fn terminate(api: &Api, family: Family, request: &Request) -> Result<Answer, ApiError> {
@@ -132,7 +152,7 @@ async fn terminate(api: &Api, family: Family, request: &Request) -> Result<Answe
         let sentence = "say which: uri, localStreamName, remoteStreamName, localMediaSessionId or status";
         return Err(ApiError::bad("FieldMissing", sentence));
     }
-    let found = wanted.among(api.pulls.seen_by(family));
+    let found = wanted.among(family, api.pulls.seen_by(family));
     if found.is_empty() {
         return Err(none());
     }
@@ -145,8 +165,8 @@ fn none() -> ApiError {
     ApiError::not_found("AgentNotFound", "there is no such pull agent")
 }
 
-fn listed(agents: &[Agent]) -> Result<Answer, ApiError> {
-    Answer::json(&agents.iter().map(|agent| AgentBody::from(agent.view())).collect::<Vec<_>>())
+fn listed(family: Family, agents: &[Agent]) -> Result<Answer, ApiError> {
+    Answer::json(&agents.iter().map(|agent| AgentBody::of(family, agent.view())).collect::<Vec<_>>())
 }
 
 impl Wanted {
@@ -158,24 +178,26 @@ impl Wanted {
             && self.status.is_none()
     }
 
-    fn among(&self, agents: Vec<Agent>) -> Vec<Agent> {
-        agents.into_iter().filter(|agent| self.fits(agent)).collect()
+    fn among(&self, family: Family, agents: Vec<Agent>) -> Vec<Agent> {
+        agents.into_iter().filter(|agent| self.fits(family, agent)).collect()
     }
 
-    fn fits(&self, agent: &Agent) -> bool {
-        let body = AgentBody::from(agent.view());
+    fn fits(&self, family: Family, agent: &Agent) -> bool {
+        let body = AgentBody::of(family, agent.view());
         let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
         let name = agent.view().local_name;
         self.uri.as_deref().is_none_or(|uri| agent.pulls(uri))
             && (same(&self.local_stream_name, name.as_str()) || same(&self.local_stream_name, &name.to_string()))
             && (self.remote_stream_name.is_none() || self.remote_stream_name == body.remote_stream_name)
             && same(&self.local_media_session_id, &body.local_media_session_id)
-            && same(&self.status, status_word(body.status))
+            && same(&self.status, body.status)
     }
 }
 
-fn status_word(status: AgentStatus) -> &'static str {
+fn status_word(family: Family, status: AgentStatus) -> &'static str {
     match status {
+        // The documents have one word for an RTSP agent, and another for the rest.
+        AgentStatus::ProcessedRemote if family == Family::Rtsp => "PLAYING",
         AgentStatus::New => "NEW",
         AgentStatus::ProcessedLocal => "PROCESSED_LOCAL",
         AgentStatus::ProcessedRemote => "PROCESSED_REMOTE",
@@ -184,15 +206,17 @@ fn status_word(status: AgentStatus) -> &'static str {
     }
 }
 
-impl From<AgentView> for AgentBody {
-    fn from(view: AgentView) -> Self {
+impl AgentBody {
+    fn of(family: Family, view: AgentView) -> Self {
+        let name = view.local_name.to_string();
         Self {
             local_media_session_id: view.session.to_string(),
             remote_media_session_id: None,
-            local_stream_name: view.local_name.to_string(),
+            to_stream: (family == Family::Rtsp).then(|| name.clone()),
+            local_stream_name: name,
             remote_stream_name: None,
             uri: view.uri.to_string(),
-            status: view.status,
+            status: status_word(family, view.status),
             has_audio: view.has_audio,
             has_video: view.has_video,
             record: view.record,

@@ -40,7 +40,7 @@ impl Answer {
 }
 
 /// The families of REST's calls.
-const FAMILIES: [&str; 7] = ["pull", "stream", "connection", "pipelines", "recordings", "events", "ports"];
+const FAMILIES: [&str; 8] = ["pull", "rtsp", "stream", "connection", "pipelines", "recordings", "events", "ports"];
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const BOTH: &[Method] = &[Method::POST, Method::GET];
@@ -49,7 +49,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let path = request.path.trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let methods = match segments[..] {
-        ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] => POST,
+        ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] | ["rest-api", "rtsp", "startup"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
         ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "openapi.json", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
@@ -60,6 +60,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
         match segments[..] {
             ["rest-api", "pull", "rtmp", call] => pull::call(api, Family::Rtmp, call, request).await,
             ["rest-api", "pull", call] => pull::call(api, Family::Pull, call, request).await,
+            ["rest-api", "rtsp", call] => pull::call(api, Family::Rtsp, call, request).await,
             ["rest-api", "stream", "find_all"] => stream::find_all(api),
             ["rest-api", "stream", "find"] => stream::find(api, request),
             ["rest-api", "stream", "terminate"] => stream::terminate(api, request).await,
@@ -92,7 +93,9 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 /// Whether there is a call of that path; asked before its method is looked at.
 fn known(segments: &[&str]) -> bool {
     match segments {
-        ["rest-api", "pull", "rtmp", call] | ["rest-api", "pull", call] => pull::CALLS.contains(call),
+        ["rest-api", "pull", "rtmp", call] => pull::has(Family::Rtmp, call),
+        ["rest-api", "pull", call] => pull::has(Family::Pull, call),
+        ["rest-api", "rtsp", call] => pull::has(Family::Rtsp, call),
         ["rest-api", "stream", "snapshot"] => true,
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
         ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "openapi.json"] => true,

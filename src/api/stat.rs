@@ -76,10 +76,7 @@ fn groups(now: &Snapshot, (first, last): (u16, u16)) -> Vec<Group> {
         (
             "streams_stats",
             vec![
-                (
-                    "streams_rtsp_in",
-                    now.publishers("WebRTC", "rtsp") + now.publishers("Flash", "rtsp") + now.publishers("RTSP", "rtsp"),
-                ),
+                ("streams_rtsp_in", now.of_kind("rtsp")),
                 ("streams_rtsp_out", 0),
                 ("streams_websocket_out", 0),
                 ("streams_rtmp_out", viewers("Flash")),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::browser::{show_time_or_never, time_or_never};
 use super::source::Layers;
 use super::value;
 
@@ -17,6 +18,8 @@ pub struct Rtmp {
     /// How long a client may do nothing: neither publish nor play, publish without sending media, play without taking
     /// it (`rtmp_idle_timeout`).
     pub idle_timeout: Duration,
+    /// How long a stream waits for its publisher to come back; `None` not at all (`publisher_linger`).
+    pub publisher_linger: Option<Duration>,
     /// The largest audio or video message, bytes, at least 1 (`rtmp_max_message`).
     pub max_message: u64,
     /// The largest chunk size a client may set, bytes, at least 1 (`rtmp_max_chunk`).
@@ -29,6 +32,7 @@ impl Rtmp {
         let max_connections = layers.get("rtmp_max_connections", value::positive_size);
         let handshake_timeout = layers.get("rtmp_handshake_timeout", value::time);
         let idle_timeout = layers.get("rtmp_idle_timeout", value::time);
+        let publisher_linger = layers.get("publisher_linger", time_or_never);
         let max_message = layers.get("rtmp_max_message", message);
         let max_chunk = layers.get("rtmp_max_chunk", message);
         Some(Self {
@@ -36,17 +40,19 @@ impl Rtmp {
             max_connections: max_connections?,
             handshake_timeout: handshake_timeout?,
             idle_timeout: idle_timeout?,
+            publisher_linger: publisher_linger?,
             max_message: max_message?,
             max_chunk: max_chunk?,
         })
     }
 
-    pub(super) fn settings(&self) -> [(&'static str, String); 6] {
+    pub(super) fn settings(&self) -> [(&'static str, String); 7] {
         [
             ("rtmp.port", self.port.to_string()),
             ("rtmp_max_connections", self.max_connections.to_string()),
             ("rtmp_handshake_timeout", value::show_time(self.handshake_timeout)),
             ("rtmp_idle_timeout", value::show_time(self.idle_timeout)),
+            ("publisher_linger", show_time_or_never(self.publisher_linger)),
             ("rtmp_max_message", value::show_size(self.max_message)),
             ("rtmp_max_chunk", value::show_size(self.max_chunk)),
         ]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::io::Write;
 
 /// Every setting with a value that is not its default, in the notation of [`Config::settings`].
-const OTHERS: [(&str, &str); 58] = [
+const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
@@ -33,8 +33,11 @@ const OTHERS: [(&str, &str); 58] = [
     ("rtmp_max_connections", "7"),
     ("rtmp_handshake_timeout", "6"),
     ("rtmp_idle_timeout", "8"),
+    ("publisher_linger", "0"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
+    ("use_fdk_aac", "true"),
+    ("disable_drop_aac_frame", "true"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -43,6 +46,7 @@ const OTHERS: [(&str, &str); 58] = [
     ("exclude_record_name_characters", ":.,/ "),
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
+    ("record_rtsp_streams", "true"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -51,6 +55,8 @@ const OTHERS: [(&str, &str); 58] = [
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
     ("rtmp_activity_timer_timeout", "0"),
+    ("rtsp_activity_timer_timeout", "0"),
+    ("rtsp_interleaved_mode", "false"),
     ("max_streams", "0"),
     ("max_viewers_per_stream", "1"),
     ("max_pull_agents", "2"),
@@ -99,7 +105,7 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, tls, signal, webrtc, rtmp, record, pull, limits, shutdown_timeout } = config;
+    let Config { ip_local, http, tls, signal, webrtc, rtmp, aac, record, pull, limits, shutdown_timeout } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -121,10 +127,12 @@ fn the_defaults() {
             excluded_characters: "/".to_owned(),
             browsers: true,
             every_rtmp: false,
+            every_rtsp: false,
             min_free_space: 512 * 1024 * 1024,
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!(aac, Aac { fdk: false, disable_drop: false });
     assert_eq!(
         rtmp,
         Rtmp {
@@ -132,6 +140,7 @@ fn the_defaults() {
             max_connections: 1024,
             handshake_timeout: ms(10_000),
             idle_timeout: ms(20_000),
+            publisher_linger: Some(ms(10_000)),
             max_message: 8 << 20,
             max_chunk: 16 << 20,
         }
@@ -143,7 +152,9 @@ fn the_defaults() {
             connect_timeout: ms(10_000),
             stall_timeout: ms(10_000),
             reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
-            idle_timeout: Some(ms(60_000)),
+            rtmp_idle_timeout: Some(ms(60_000)),
+            rtsp_idle_timeout: Some(ms(60_000)),
+            rtsp_interleaved: true,
         }
     );
     assert_eq!(
@@ -170,8 +181,8 @@ fn the_defaults() {
 fn every_key_of_the_file_is_read_and_shown_and_the_reverse() {
     let shown = Config::default().settings();
     assert_eq!(shown.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
-    assert_eq!(OTHERS.map(|(key, _)| key).to_vec(), keys_of_defaults());
-    for (key, value) in OTHERS {
+    assert_eq!(OTHERS.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys_of_defaults());
+    for &(key, value) in OTHERS {
         let loaded = Config::load(None, [], &sets(&[&format!("{key}={value}")])).unwrap();
         let changed: Vec<_> =
             loaded.config.settings().into_iter().zip(&shown).filter(|(now, then)| now != *then).collect();

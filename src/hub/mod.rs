@@ -5,26 +5,31 @@
 //! Leaving is dropping: a [`Publication`] or [`Subscription`] that is dropped has left.
 
 mod connections;
+mod figures;
 mod phase;
 mod stream;
+mod vacant;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub use connections::{ConnectionView, Connections};
+pub use figures::Figures;
 pub use phase::Phase;
 pub use stream::{
-    Figures, Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
+    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
     SubscribeError, Subscriber, Subscription,
 };
 pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 
-use crate::admission::{Admission, Place, Refused};
+use crate::admission::{self, Admission, Place};
 use crate::event::Events;
 use crate::name::StreamName;
+use vacant::Vacant;
 
 /// How many commands may wait for the registry.
 const QUEUE: usize = 256;
@@ -51,11 +56,22 @@ pub enum PublishError {
     Closing,
     /// There are as many as there may be.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] admission::Refused),
 }
 
 enum Command {
-    Publish { publisher: Publisher, reply: oneshot::Sender<Result<Publication, PublishError>> },
+    Publish { publisher: Box<Publisher>, reply: oneshot::Sender<Result<Publication, Refused>> },
+    Keep { publication: Publication, wait: Duration, info: String },
+}
+
+/// Why the registry gives no publication.
+enum Refused {
+    /// Somebody publishes the name.
+    Taken,
+    /// The stream of that name waited for a publisher of another kind; it is ending now.
+    Ending,
+    /// There are as many streams as there may be.
+    Full(admission::Refused),
 }
 
 impl Hub {
@@ -63,21 +79,50 @@ impl Hub {
     pub fn start(events: Events, admission: Admission, tasks: &TaskTracker) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (view, streams) = watch::channel(Arc::new(Streams::new()));
-        let registry =
-            Registry { events: events.clone(), view, places: BTreeMap::new(), admission, tasks: tasks.clone() };
+        let registry = Registry {
+            events: events.clone(),
+            view,
+            places: BTreeMap::new(),
+            admission,
+            tasks: tasks.clone(),
+            vacant: BTreeMap::new(),
+        };
         tasks.spawn(registry.run(inbox));
         Self { commands, streams, events }
     }
 
-    /// Takes a name for a publisher; the stream exists from now on and waits for media.
+    /// Takes a name for a publisher; the stream exists from now on and waits for media. One that waits for a publisher of
+    /// this kind ([`Hub::keep`]) goes on with it: media session, subscribers and all.
     ///
     /// # Errors
     /// See [`PublishError`].
     pub async fn publish(&self, publisher: Publisher) -> Result<Publication, PublishError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = self.commands.send(Command::Publish { publisher, reply }).await;
-        asked.map_err(|_| PublishError::Closing)?;
-        answer.await.map_err(|_| PublishError::Closing)?
+        let name = publisher.name.clone();
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Publish { publisher: Box::new(publisher.clone()), reply };
+            self.commands.send(command).await.map_err(|_| PublishError::Closing)?;
+            match answer.await.map_err(|_| PublishError::Closing)? {
+                Ok(publication) => return Ok(publication),
+                Err(Refused::Taken) => return Err(PublishError::NameTaken(name)),
+                Err(Refused::Full(refused)) => return Err(refused.into()),
+                Err(Refused::Ending) => {
+                    let free = |streams: &Arc<Streams>| !streams.contains_key(&name);
+                    self.watch().wait_for(free).await.map_err(|_| PublishError::Closing)?;
+                }
+            }
+        }
+    }
+
+    /// Leaves a stream that has had media to whoever publishes its name within `wait`; then it ends, with `info` for its
+    /// subscribers. One without media ends at once.
+    pub async fn keep(&self, publication: Publication, wait: Duration, info: &str) {
+        if publication.view().phase == Phase::Waiting {
+            return publication.leave(info).await;
+        }
+        publication.vacant(&format!("its publisher has left, and may come back for {} s", wait.as_secs_f32()));
+        // A registry that is gone drops it.
+        let _ = self.commands.send(Command::Keep { publication, wait, info: info.to_owned() }).await;
     }
 
     /// The streams as they are.
@@ -103,6 +148,8 @@ struct Registry {
     places: BTreeMap<StreamName, Place>,
     admission: Admission,
     tasks: TaskTracker,
+    /// Streams that wait for their publisher.
+    vacant: BTreeMap<StreamName, Vacant>,
 }
 
 impl Registry {
@@ -116,7 +163,12 @@ impl Registry {
                 command = inbox.recv() => match command {
                     Some(Command::Publish { publisher, reply }) => {
                         // A caller that no longer waits drops the publication, which has then left.
-                        let _ = reply.send(self.publish(publisher, &gone));
+                        let _ = reply.send(self.publish(*publisher, &gone));
+                    }
+                    Some(Command::Keep { publication, wait, info }) => {
+                        let name = publication.name().clone();
+                        let kept = Vacant::keep(publication, wait, info, &self.tasks);
+                        self.vacant.insert(name, kept);
                     }
                     None => return,
                 },
@@ -128,12 +180,20 @@ impl Registry {
         &mut self,
         publisher: Publisher,
         gone: &mpsc::UnboundedSender<stream::Gone>,
-    ) -> Result<Publication, PublishError> {
+    ) -> Result<Publication, Refused> {
         let name = publisher.name.clone();
         if self.view.borrow().contains_key(&name) {
-            return Err(PublishError::NameTaken(name));
+            let publication = self.back(&name).ok_or(Refused::Taken)?;
+            // One of another kind is somebody else: dropped, the publication has left.
+            let view = publication.view();
+            let kind = |session: &SessionView| (session.provider, session.media_type);
+            if view.publisher().map(kind) != Some((publisher.provider, publisher.media_type)) {
+                return Err(Refused::Ending);
+            }
+            publication.take_over(publisher);
+            return Ok(publication);
         }
-        self.places.insert(name.clone(), self.admission.stream()?);
+        self.places.insert(name.clone(), self.admission.stream().map_err(Refused::Full)?);
         let viewers = self.admission.viewers();
         let (handle, publication) = stream::start(publisher, self.events.clone(), gone.clone(), viewers, &self.tasks);
         self.change(|streams| {
@@ -142,7 +202,16 @@ impl Registry {
         Ok(publication)
     }
 
+    /// The publication of a stream that waits for its publisher.
+    fn back(&mut self, name: &StreamName) -> Option<Publication> {
+        if self.vacant.get(name)?.is_ending() {
+            return None;
+        }
+        self.vacant.remove(name)?.take()
+    }
+
     fn forget(&mut self, gone: stream::Gone) {
+        self.vacant.remove(&gone.name);
         self.places.remove(&gone.name);
         self.change(|streams| {
             streams.remove(&gone.name);
@@ -153,3 +222,6 @@ impl Registry {
         self.view.send_modify(|streams| change(Arc::make_mut(streams)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! The life of a stream. Pure.
 //!
 //! ```text
-//!            media flows               source lost
+//!            media flows          source or publisher lost
 //! Waiting ─────────────────► Live ────────────────► Interrupted
 //!    │                        ▲                          │ │
 //!    │                        └──────── media flows ─────┘ │
 //!    └──────────────┬─────────┴──────────────┬─────────────┘
-//!                publisher leaves, or is ended from outside ─► (gone)
+//!      publisher leaves for good, or is ended from outside ─► (gone)
 //! ```
 
 /// Where a stream is in its life.
@@ -16,7 +16,7 @@ pub enum Phase {
     Waiting,
     /// Media flows.
     Live,
-    /// The source is lost and its publisher tries to get it back.
+    /// The source is lost and its publisher tries to get it back, or the publisher is lost and may come back.
     Interrupted,
 }
 
@@ -27,6 +27,8 @@ pub enum Step {
     Flows,
     /// The source is lost.
     Lost,
+    /// The publisher has left, and the stream waits for it.
+    Left,
 }
 
 impl Phase {
@@ -34,8 +36,8 @@ impl Phase {
     pub fn after(self, step: Step) -> Phase {
         match (self, step) {
             (_, Step::Flows) => Phase::Live,
-            (Phase::Waiting, Step::Lost) => Phase::Waiting,
-            (Phase::Live | Phase::Interrupted, Step::Lost) => Phase::Interrupted,
+            (Phase::Waiting, Step::Lost | Step::Left) => Phase::Waiting,
+            (Phase::Live | Phase::Interrupted, Step::Lost | Step::Left) => Phase::Interrupted,
         }
     }
 
@@ -56,12 +58,15 @@ mod tests {
     #[test]
     fn every_step_from_every_phase() {
         use Phase::{Interrupted, Live, Waiting};
-        use Step::{Flows, Lost};
+        use Step::{Flows, Left, Lost};
         for (from, step, to) in [
             (Waiting, Flows, Live),
             (Waiting, Lost, Waiting),
             (Live, Flows, Live),
             (Live, Lost, Interrupted),
+            (Waiting, Left, Waiting),
+            (Live, Left, Interrupted),
+            (Interrupted, Left, Interrupted),
             (Interrupted, Flows, Live),
             (Interrupted, Lost, Interrupted),
         ] {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::figures::Figures;
 use super::phase::{Phase, Step};
 use crate::admission::{Place, Places, Refused};
 use crate::event::{Event, Events};
@@ -64,28 +65,6 @@ pub enum Role {
     Publisher,
     /// Takes from it.
     Player,
-}
-
-/// What a media session counts, asked for when somebody looks.
-#[derive(Clone)]
-pub struct Figures(Arc<dyn Fn() -> Map<String, Value> + Send + Sync>);
-
-impl Figures {
-    /// Figures that `read` gives. It must not wait.
-    pub fn new(read: impl Fn() -> Map<String, Value> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// The figures now.
-    pub fn read(&self) -> Map<String, Value> {
-        (self.0)()
-    }
-}
-
-impl std::fmt::Debug for Figures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Figures")
-    }
 }
 
 /// One media session as REST shows it.
@@ -230,6 +209,7 @@ enum Command {
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
     Terminate(MediaSessionId),
+    TakeOver(Box<Publisher>),
     Leave(String),
 }
 
@@ -288,8 +268,8 @@ pub(super) fn start(
     (handle, publication)
 }
 
-fn first_view(publisher: &Publisher) -> StreamView {
-    let session = SessionView {
+fn publisher_view(publisher: &Publisher) -> SessionView {
+    SessionView {
         id: publisher.session.clone(),
         role: Role::Publisher,
         status: Phase::Waiting.publisher_status(),
@@ -300,7 +280,11 @@ fn first_view(publisher: &Publisher) -> StreamView {
         transport: publisher.transport,
         since: SystemTime::now(),
         figures: None,
-    };
+    }
+}
+
+fn first_view(publisher: &Publisher) -> StreamView {
+    let session = publisher_view(publisher);
     StreamView {
         name: publisher.name.clone(),
         phase: Phase::Waiting,
@@ -351,6 +335,12 @@ impl Stream {
                     self.takers.remove(&id);
                     self.view.send_modify(|view| view.sessions.retain(|session| session.id != id));
                 }
+                Command::TakeOver(publisher) => self.view.send_modify(|view| {
+                    if let Some(session) = view.sessions.first_mut() {
+                        let (id, since, status) = (session.id.clone(), session.since, session.status);
+                        *session = SessionView { id, since, status, ..publisher_view(&publisher) };
+                    }
+                }),
                 Command::Terminate(id) if id == self.session => self.terminated.cancel(),
                 Command::Terminate(id) => {
                     if let Some(terminated) = self.takers.get(&id) {
@@ -407,6 +397,9 @@ impl Stream {
         });
         let (stream, session) = (self.name.clone(), self.session.clone());
         match (before, phase) {
+            (Phase::Live, Phase::Interrupted) if step == Step::Left => {
+                self.events.tell(Event::StreamWaits { stream, session, reason: note });
+            }
             (_, Phase::Live) => self.events.tell(Event::StreamLive { stream, session, tracks: note }),
             (Phase::Live, Phase::Interrupted) => {
                 self.events.tell(Event::StreamInterrupted { stream, session, reason: note });
@@ -524,6 +517,21 @@ impl Publication {
     /// Resolves when somebody outside ends the stream.
     pub async fn terminated(&self) {
         self.terminated.cancelled().await;
+    }
+
+    /// The publisher has left; the stream waits for it.
+    pub(super) fn vacant(&self, reason: &str) {
+        self.send(Command::Step(Step::Left, None, reason.to_owned()));
+    }
+
+    /// Somebody publishes on. The media session stays what it was, as it does for a source that comes back.
+    pub(super) fn take_over(&self, publisher: Publisher) {
+        self.send(Command::TakeOver(Box::new(publisher)));
+    }
+
+    /// What ends the stream from outside.
+    pub(super) fn end(&self) -> CancellationToken {
+        self.terminated.clone()
     }
 
     /// Leaves, and waits until the name is free.

@@ -1,5 +1,7 @@
 //! What stands in a template's holes: in the server the elements weir feeds and reads, in a shell test sources and sinks.
 
+use gstreamer as gst;
+
 use super::template::{Filling, Template};
 
 /// A hole, what the server puts there, and what a shell does.
@@ -51,11 +53,15 @@ const BINDINGS: [Binding; 11] = [
     ("audio_feed", "appsrc name=audio_feed format=time is-live=true max-bytes=0 block=false", InShell::Source),
 ];
 
-/// Values that a template may ask for and a caller may replace.
-const DEFAULTS: [(&str, &str); 1] = [("audio_caps", "audio/x-raw,rate=44100")];
+/// Elements that do the same, where an operator may choose: a hole, what stands there, and what stands there if it is
+/// chosen and installed.
+const CHOICES: [(&str, &str, &str); 1] = [("aac_decoder", "avdec_aac", "fdkaacdec")];
 
-/// The bindings and defaults `template` has holes for.
-pub(super) fn standing(template: &Template) -> Filling {
+/// Values that a template may ask for and a caller may replace.
+const DEFAULTS: [(&str, &str); 2] = [("audio_caps", "audio/x-raw,rate=44100"), ("protocols", "tcp")];
+
+/// The bindings and defaults `template` has holes for; `chosen`: with the operator's choices in them.
+pub(super) fn standing(template: &Template, chosen: bool) -> Filling {
     let holes = template.holes();
     let mut filling = Filling::new();
     for (hole, server, shell) in BINDINGS.iter().filter(|(hole, ..)| holes.contains(hole)) {
@@ -63,6 +69,11 @@ pub(super) fn standing(template: &Template) -> Filling {
             InShell::Sink => filling.fragment(hole, server, "fakesink sync=false async=false"),
             InShell::Source => filling.input(hole, server, test_source),
         };
+    }
+    for (hole, usual, choice) in CHOICES.into_iter().filter(|(hole, ..)| holes.contains(hole)) {
+        let there = chosen && gst::ElementFactory::find(choice).is_some();
+        let element = if there { choice } else { usual };
+        filling = filling.fragment(hole, element, element);
     }
     let asked = DEFAULTS.iter().filter(|(hole, _)| holes.contains(hole));
     asked.fold(filling, |filling, (hole, value)| filling.value(hole, *value))

@@ -34,6 +34,10 @@ pub struct Failure {
     pub no_space: bool,
     /// The remote side says that what was asked for does not exist or may not be had.
     pub refused: bool,
+    /// The remote side says that what was asked for does not exist.
+    pub not_found: bool,
+    /// The element does not know the reason itself.
+    pub unexplained: bool,
 }
 
 /// Reads every message of `pipeline` from now on into `events`.
@@ -63,6 +67,9 @@ fn failure(error: &gst::message::Error) -> Failure {
         message: sentence(&mask(cause.message()), &debug),
         no_space: resource == Some(gst::ResourceError::NoSpaceLeft),
         refused: matches!(resource, Some(gst::ResourceError::NotFound | gst::ResourceError::NotAuthorized)),
+        // What rtspsrc (1.22) says of everything between a name that is not known and a connection that is refused.
+        unexplained: debug.contains("(Generic error)"),
+        not_found: resource == Some(gst::ResourceError::NotFound),
         debug,
     }
 }

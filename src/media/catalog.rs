@@ -9,7 +9,7 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("transcode-x264", include_str!("../../pipelines/transcode-x264.launch")),
     ("transcode-openh264", include_str!("../../pipelines/transcode-openh264.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
@@ -18,13 +18,18 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
+    ("pull-rtsp", include_str!("../../pipelines/pull-rtsp.launch")),
     ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
     ("record-mp4", include_str!("../../pipelines/record-mp4.launch")),
 ];
 
 /// The templates in use. A cheap handle.
 #[derive(Debug, Clone)]
-pub struct Catalog(Arc<BTreeMap<String, Template>>);
+pub struct Catalog {
+    templates: Arc<BTreeMap<String, Template>>,
+    /// AAC is decoded with FDK's decoder where that is installed.
+    fdk_aac: bool,
+}
 
 /// Templates of which the first that can run is taken.
 const INSTEAD: [(&str, &str); 1] = [("transcode-x264", "transcode-openh264")];
@@ -95,12 +100,17 @@ impl Catalog {
             let template = Template::parse(&name, &text)?;
             templates.insert(name, template);
         }
-        Ok(Self(Arc::new(templates)))
+        Ok(Self { templates: Arc::new(templates), fdk_aac: false })
+    }
+
+    /// The same, with AAC decoded by FDK's decoder (`fdkaacdec`) where GStreamer has it.
+    pub fn with_fdk_aac(self, fdk_aac: bool) -> Self {
+        Self { fdk_aac, ..self }
     }
 
     /// The names of the templates.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.templates.keys().map(String::as_str)
     }
 
     /// A template by its name.
@@ -108,7 +118,9 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::NoTemplate`].
     pub fn get(&self, name: &str) -> Result<&Template, CatalogError> {
-        self.0.get(name).ok_or_else(|| CatalogError::NoTemplate { name: name.to_owned(), known: names(&self.0) })
+        self.templates
+            .get(name)
+            .ok_or_else(|| CatalogError::NoTemplate { name: name.to_owned(), known: names(&self.templates) })
     }
 
     /// Fills a template for a job: what stands in its holes anyway, and what `add` puts beside it.
@@ -117,7 +129,7 @@ impl Catalog {
     /// [`CatalogError::NoTemplate`], or [`TemplateError`] for a hole that is missing or not there.
     pub fn launch(&self, name: &str, add: impl FnOnce(Filling) -> Filling) -> Result<Launch, CatalogError> {
         let template = self.get(name)?;
-        Ok(template.fill(&add(standing(template)))?)
+        Ok(template.fill(&add(standing(template, self.fdk_aac)))?)
     }
 
     /// Fills a template for a person at a terminal: `key=value` pairs for its values, weir's own fragments for the
@@ -135,7 +147,7 @@ impl Catalog {
     /// Parses every template as `gst-launch-1.0` would.
     pub fn check(&self) -> Vec<(String, Verdict)> {
         let problems: BTreeMap<&str, Option<MediaError>> =
-            self.0.values().map(|template| (template.name(), problem(template))).collect();
+            self.templates.values().map(|template| (template.name(), problem(template))).collect();
         let other = |name: &str| {
             let (_, by) = INSTEAD.into_iter().find(|(of, _)| *of == name)?;
             problems.get(by).is_some_and(Option::is_none).then_some(by)
@@ -152,7 +164,7 @@ impl Catalog {
 }
 
 fn problem(template: &Template) -> Option<MediaError> {
-    let every = standing(template).track(Kind::Video).track(Kind::Audio);
+    let every = standing(template, false).track(Kind::Video).track(Kind::Audio);
     let filling = template.holes().into_iter().fold(every, |filling, hole| match example(hole) {
         Some(value) => filling.value(hole, value),
         None => filling,
@@ -257,7 +269,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
             ),
             "{unknown}"
         );

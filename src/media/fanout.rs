@@ -11,9 +11,9 @@
 //! takes no lock here and its payload is never copied. When a source is replaced (a pull reconnects) its feeders go
 //! back to the [`Fanout`], consumers and all, and the next source takes them from there.
 //!
-//! All tracks share one time line, in nanoseconds since the stream's first frame. A source's own running time is
-//! mapped onto it by one offset, chosen with the source's first frame so that a gap between two sources is as long as
-//! it was.
+//! All tracks share one time line, in nanoseconds, on which the stream's first frame is at [`ORIGIN`]. A source's own
+//! running time is mapped onto it by an offset, chosen with the source's first frame so that a gap between two sources
+//! is as long as it was, and anew where the source's clock jumps ([`super::timeline`]).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -26,6 +26,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
+use super::segment::{running_time, shifted};
+use super::timeline::{Line, Stamp};
 use super::track::{Codec, Kind, Track};
 
 /// Most bytes of a running GOP that are kept for who joins late. A longer GOP is not kept: joiners wait for the next.
@@ -38,6 +40,9 @@ const AUDIO_ONLY_CACHE: u64 = 2_000_000_000;
 const KEYFRAME_INTERVAL: u64 = 500_000_000;
 /// How long after a stream became live its first frames are still kept, in nanoseconds: a recorder joins by then.
 const GRACE: u64 = 500_000_000;
+/// Where on a stream's time line its first frame is: the first frame of the other track may come after it and still be
+/// a little before it.
+pub const ORIGIN: Duration = Duration::from_secs(1);
 /// No start decided yet, no offset chosen yet.
 const UNSET: u64 = u64::MAX;
 const NO_OFFSET: i64 = i64::MIN;
@@ -78,6 +83,8 @@ struct Shared {
     joins: [Sender<Joiner>; 2],
     /// Feeders without a source. The lock is taken when a source comes or goes, never for a frame.
     homes: [Mutex<Option<Feeder>>; 2],
+    /// Its source's running time is another fan-out's time line.
+    follows: AtomicBool,
     /// Added to a source's running time, nanoseconds.
     offset: AtomicI64,
     /// End of the newest frame on the time line, nanoseconds.
@@ -151,6 +158,7 @@ impl Default for Fanout {
             birth: Instant::now(),
             joins: [video_joins, audio_joins],
             homes: [feeder(Kind::Video, video_inbox), feeder(Kind::Audio, audio_inbox)],
+            follows: AtomicBool::new(false),
             offset: AtomicI64::new(NO_OFFSET),
             latest: AtomicU64::new(0),
             gop_start: AtomicU64::new(0),
@@ -175,6 +183,7 @@ impl Fanout {
     pub(super) fn on_the_same_time_line() -> Self {
         let fanout = Self::default();
         fanout.0.offset.store(0, Relaxed);
+        fanout.0.follows.store(true, Relaxed);
         fanout
     }
 
@@ -284,9 +293,13 @@ impl Fanout {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
     fn now(&self) -> u64 {
-        u64::try_from(self.birth.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.birth.elapsed())
     }
 
     /// Whether frames before the running GOP are of no use any more.
@@ -301,8 +314,8 @@ impl Shared {
             return chosen;
         }
         let latest = self.latest.load(Relaxed);
-        // The first source starts at 0. A later one continues after what was there, by the clock.
-        let start = if latest == 0 { 0 } else { self.now().max(latest) };
+        // A later source continues after what was there, by the clock.
+        let start = if latest == 0 { nanos(ORIGIN) } else { latest.max(nanos(ORIGIN) + self.now()) };
         let mine = i64::try_from(start).unwrap_or(i64::MAX).saturating_sub(running_time);
         match self.offset.compare_exchange(NO_OFFSET, mine, Relaxed, Relaxed) {
             Ok(_) => mine,
@@ -347,8 +360,10 @@ struct Feeder {
     newest: u64,
     /// That has happened.
     b_frames: bool,
-    /// The source's segment and the same with the offset in it.
-    segments: Option<(gst::Segment, gst::Segment)>,
+    /// Its place on the time line.
+    line: Line,
+    /// The source's segment, the offset, and the segment with the offset in it.
+    segments: Option<(gst::Segment, i64, gst::Segment)>,
 }
 
 struct Member {
@@ -371,6 +386,7 @@ impl Feeder {
             before: None,
             newest: 0,
             b_frames: false,
+            line: Line::default(),
             segments: None,
         }
     }
@@ -384,6 +400,7 @@ impl Feeder {
         self.before = None;
         self.newest = 0;
         self.b_frames = false;
+        self.line = Line::default();
         self.segments = None;
     }
 
@@ -435,9 +452,10 @@ impl Feeder {
     fn frame(&mut self, fanout: &Shared, sample: &gst::Sample) -> Option<Frame> {
         let buffer = sample.buffer()?;
         let pts = buffer.pts().or(buffer.dts())?;
-        self.map(fanout, sample.segment()?, pts)?;
-        let length = self.length(buffer.dts().unwrap_or(pts));
-        let (_, segment) = self.segments.as_ref()?;
+        let decoded = buffer.dts().unwrap_or(pts);
+        let length = buffer.duration().or_else(|| self.length(decoded));
+        self.map(fanout, sample.segment()?, (pts, decoded), buffer.dts().is_some(), length)?;
+        let (_, _, segment) = self.segments.as_ref()?;
         let time = running_time(segment, pts)?;
         let mut buffer = sample.buffer_owned()?;
         if buffer.duration().is_none()
@@ -462,13 +480,30 @@ impl Feeder {
         self.frame_length.or(distance.filter(|distance| *distance < gst::ClockTime::SECOND))
     }
 
-    /// Makes `segments` be those of the source's segment.
-    fn map(&mut self, fanout: &Shared, segment: &gst::Segment, pts: gst::ClockTime) -> Option<()> {
-        let known = self.segments.as_ref().is_some_and(|(theirs, _)| theirs == segment);
+    /// Makes `segments` be those for a frame with these times of presentation and decoding in the source's segment.
+    fn map(
+        &mut self,
+        fanout: &Shared,
+        segment: &gst::Segment,
+        (pts, decoded): (gst::ClockTime, gst::ClockTime),
+        has_dts: bool,
+        length: Option<gst::ClockTime>,
+    ) -> Option<()> {
+        let stamp = Stamp {
+            time: running_time(segment, decoded)?,
+            ordered: has_dts || self.kind == Kind::Audio,
+            length: length.and_then(|length| i64::try_from(length.nseconds()).ok()).unwrap_or(0),
+            arrival: i64::try_from(fanout.now()).unwrap_or(i64::MAX),
+        };
+        let shown = running_time(segment, pts)?;
+        let offset = match fanout.follows.load(Relaxed) {
+            true => 0,
+            false => self.line.offset(stamp, &fanout.offset, || fanout.offset(shown)),
+        };
+        let known = self.segments.as_ref().is_some_and(|(theirs, by, _)| theirs == segment && *by == offset);
         if !known {
-            let time = running_time(segment, pts)?;
-            let shifted = shifted(segment, fanout.offset(time))?;
-            self.segments = Some((segment.clone(), shifted));
+            let shifted = shifted(segment, offset)?;
+            self.segments = Some((segment.clone(), offset, shifted));
         }
         Some(())
     }
@@ -552,31 +587,6 @@ fn frame_length(caps: &gst::CapsRef) -> Option<gst::ClockTime> {
     let track = Track::from_caps(caps).filter(|track| track.codec == Codec::Aac)?;
     let nanoseconds = 1_024_000_000_000_u64.checked_div(track.rate.into())?;
     Some(gst::ClockTime::from_nseconds(nanoseconds))
-}
-
-pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
-    let segment = segment.downcast_ref::<gst::ClockTime>()?;
-    match segment.to_running_time_full(pts)? {
-        gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
-        gst::Signed::Negative(time) => i64::try_from(time.nseconds()).ok().map(|t| -t),
-    }
-}
-
-/// `segment` with running times that are `offset` nanoseconds later.
-fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segment> {
-    let mut ours = segment.downcast_ref::<gst::ClockTime>()?.clone();
-    let by = gst::ClockTime::from_nseconds(offset.unsigned_abs());
-    let base = ours.base().unwrap_or_default();
-    if offset >= 0 {
-        ours.set_base(base + by);
-    } else if let Some(less) = base.checked_sub(by) {
-        ours.set_base(less);
-    } else {
-        // What the base cannot give, the start does: running time counts from there.
-        ours.set_start(ours.start().unwrap_or_default() + (by - base));
-        ours.set_base(gst::ClockTime::ZERO);
-    }
-    Some(ours.upcast())
 }
 
 #[cfg(test)]

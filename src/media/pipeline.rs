@@ -158,6 +158,8 @@ impl Pipeline {
                 message: "an element refused to start".into(),
                 debug: String::new(),
                 no_space: false,
+                not_found: false,
+                unexplained: false,
                 refused: false,
             },
         }

@@ -160,8 +160,69 @@ mod tests {
         source.set_state(gst::State::Null).unwrap();
         assert!(matches!(format, Some(Format::Aac { .. })), "{format:?}");
         // It begins where the stream's cached sound does, and has a frame of 1024 samples every 21.3 ms.
-        assert!(times[0] < 50_000_000, "{}", times[0]);
+        let origin = i64::try_from(crate::media::ORIGIN.as_nanos()).unwrap();
+        assert!((times[0] - origin).abs() < 50_000_000, "{}", times[0]);
         let steps = times.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(steps.clone().all(|step| (20_000_000..23_000_000).contains(&step)), "{:?}", steps.collect::<Vec<_>>());
+    }
+
+    /// Pictures of a codec, live, through a template; gives (key, dts, pts) of each that comes out, with a keyframe asked
+    /// for after twenty of them.
+    async fn transcoded(template: &str, codec: &str, encoder: &str) -> Vec<(bool, i64, i64)> {
+        crate::media::init().unwrap();
+        let stream = StreamName::new("a").unwrap();
+        let catalog = Catalog::load(None).unwrap();
+        let rate = if template == "transcode-x264" { ("kbps", "500") } else { ("bps", "500000") };
+        let filled = |filling: crate::media::Filling| {
+            filling.value(rate.0, rate.1).track_in(Kind::Video, &crate::media::Codec::Other(codec.to_owned()))
+        };
+        let launch = catalog.launch(template, filled).unwrap();
+        let from = Fanout::default();
+        from.announce(Kind::Video);
+        let line = format!(
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=96,framerate=25/1 ! {encoder} \
+             ! appsink name=out sync=false"
+        );
+        let source = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let sink = source.by_name("out").unwrap().downcast::<AppSink>().unwrap();
+        assert!(from.feed(Kind::Video, &sink, |_| ()));
+        source.set_state(gst::State::Playing).unwrap();
+        while from.figures(Kind::Video).frames < 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let rendition = Rendition::pictures(&Pipelines::default(), launch, &stream, &from).await.unwrap();
+        let mut tap = Tap::default();
+        tap.take(rendition.fanout(), &[Kind::Video]);
+        let mut pictures = Vec::new();
+        while pictures.len() < 45 {
+            match tokio::time::timeout(Duration::from_secs(20), tap.next()).await.unwrap().unwrap() {
+                Tapped::Format(format) => assert!(matches!(format, Format::H264 { .. }), "{format:?}"),
+                Tapped::Frame(frame) => pictures.push((frame.keyframe, frame.dts, frame.pts)),
+            }
+            if pictures.len() == 20 {
+                rendition.fanout().request_keyframe();
+            }
+        }
+        source.set_state(gst::State::Null).unwrap();
+        pictures
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pictures_become_h264_in_the_order_they_are_shown_in() {
+        let h264 = "openh264enc ! h264parse";
+        let h265 = "x265enc speed-preset=ultrafast ! h265parse ! video/x-h265,stream-format=hvc1,alignment=au";
+        for (template, codec, encoder) in [
+            ("transcode-x264", "h264", h264),
+            ("transcode-x264", "h265", h265),
+            ("transcode-openh264", "h264", h264),
+            ("transcode-openh264", "h265", h265),
+        ] {
+            let pictures = transcoded(template, codec, encoder).await;
+            // From now on, not from the cached keyframe.
+            assert!(pictures[0].0 && pictures[0].2 >= 300_000_000, "{template} {codec}: {:?}", pictures[0]);
+            assert!(pictures.windows(2).all(|pair| pair[1].2 > pair[0].2), "{template} {codec}: {pictures:?}");
+            assert!(pictures.iter().all(|(_, dts, pts)| dts == pts), "{template} {codec}: {pictures:?}");
+            assert!(pictures[20..].iter().any(|(key, ..)| *key), "{template} {codec}: no keyframe was made");
+        }
     }
 }

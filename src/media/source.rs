@@ -22,6 +22,8 @@ pub type Accept = Arc<dyn Fn(&Track) -> Result<(), String> + Send + Sync>;
 /// What a source said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceEvent {
+    /// The remote server has described the stream; tracks come.
+    Described,
     /// The remote server has answered with a first track.
     Answered,
     /// A track's facts are known or have changed.
@@ -62,9 +64,16 @@ impl Source {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
+        if demux.factory().is_some_and(|factory| factory.name() == "flvdemux") {
+            super::flv_clock::correct(&demux);
+        }
         let (events, tracks) = unbounded_channel();
         let grafter = Grafter::new(&pipeline, fanout, accept, events.clone());
-        demux.connect_pad_added(move |_, pad| grafter.graft(pad));
+        demux.connect_pad_added(move |demux, pad| {
+            place_latecomer(demux, pad);
+            grafter.graft(pad);
+        });
+        tell_of_description(&demux, events.clone());
         demux.connect_no_more_pads(move |_| {
             let _ = events.send(SourceEvent::AllTracks);
         });
@@ -95,6 +104,39 @@ impl Source {
     /// Stops it and waits until its threads are gone and its feeders are home.
     pub async fn stop(self) {
         self.pipeline.stop().await;
+    }
+}
+
+/// A track that begins later than this after the others is not moved to them by rtpbin (its max-ts-offset).
+const LATE: gst::ClockTime = gst::ClockTime::from_seconds(3);
+
+/// rtspsrc puts the first packet of every interleaved track where the first packet of all was, whenever it comes. One
+/// that comes late is put where it belongs: now.
+fn place_latecomer(demux: &gst::Element, pad: &gst::Pad) {
+    let demux = demux.downgrade();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let place = || {
+            let segment = pad.sticky_event::<gst::event::Segment>(0)?;
+            let segment = segment.segment().downcast_ref::<gst::ClockTime>()?;
+            let late = demux
+                .upgrade()?
+                .current_running_time()?
+                .checked_sub(segment.to_running_time(info.buffer()?.pts()?)?)?;
+            (late > LATE).then(|| pad.set_offset(i64::try_from(late.nseconds()).unwrap_or(0)))
+        };
+        place();
+        gst::PadProbeReturn::Remove
+    });
+}
+
+/// An RTSP source's SDP comes before its media.
+fn tell_of_description(demux: &gst::Element, events: UnboundedSender<SourceEvent>) {
+    if gst::glib::subclass::SignalId::lookup("on-sdp", demux.type_()).is_some() {
+        demux.connect("on-sdp", false, move |_| {
+            // The receiver goes with the source.
+            let _ = events.send(SourceEvent::Described);
+            None
+        });
     }
 }
 
@@ -154,6 +196,7 @@ impl Grafter {
             return Err("the source has more than one of its kind; the first is used".into());
         }
         let bin = parsed_branch(&launch.template, body).map_err(|error| error.to_string())?;
+        drop_unframed(&bin);
         let out = format!("{}_out", kind.label());
         let sink = bin.by_name(&out).and_then(|sink| sink.downcast::<AppSink>().ok());
         let sink = sink.ok_or_else(|| format!("the template's branch must end in {{{out}}}"))?;
@@ -176,6 +219,22 @@ impl Grafter {
             attached
         });
         Ok(())
+    }
+}
+
+/// rtpmp4adepay (1.22) passes a stream's first packet on as it is, with the length before its frame, and says so in the
+/// caps; the same frame is no AAC.
+fn drop_unframed(bin: &gst::Bin) {
+    let of_factory = |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "rtpmp4adepay");
+    for pad in bin.iterate_elements().into_iter().flatten().filter(of_factory).filter_map(|e| e.static_pad("src")) {
+        pad.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
+            let caps = pad.current_caps();
+            let framed = caps.as_deref().and_then(|caps| caps.structure(0)?.get::<bool>("framed").ok());
+            match framed {
+                Some(false) => gst::PadProbeReturn::Handled,
+                _ => gst::PadProbeReturn::Ok,
+            }
+        });
     }
 }
 

@@ -155,14 +155,14 @@ fn format(caps: &gst::CapsRef) -> Option<Format> {
         Codec::Aac => Some(Format::Aac { config: record()? }),
         Codec::Pcma => Some(Format::Pcma { channels }),
         Codec::Pcmu => Some(Format::Pcmu { channels }),
-        Codec::Vp8 | Codec::Opus | Codec::Other(_) => None,
+        Codec::H265 | Codec::Vp8 | Codec::Opus | Codec::Other(_) => None,
     }
 }
 
 fn output(kind: Kind, frame: &Frame) -> Option<Output> {
     let buffer = frame.sample.buffer_owned()?;
     let pts = i64::try_from(frame.time).ok()?;
-    let dts = buffer.dts().and_then(|dts| super::fanout::running_time(frame.sample.segment()?, dts));
+    let dts = buffer.dts().and_then(|dts| super::segment::running_time(frame.sample.segment()?, dts));
     let payload = Bytes::from_owner(buffer.into_mapped_buffer_readable().ok()?);
     Some(Output { kind, dts: dts.unwrap_or(pts), pts, keyframe: frame.keyframe, payload, since: Instant::now() })
 }

@@ -33,6 +33,8 @@ impl Kind {
 pub enum Codec {
     /// H.264, ITU-T H.264.
     H264,
+    /// H.265, ITU-T H.265.
+    H265,
     /// VP8, RFC 6386.
     Vp8,
     /// AAC, ISO/IEC 14496-3.
@@ -52,6 +54,7 @@ impl Codec {
     pub fn encoding_name(&self) -> &str {
         match self {
             Codec::H264 => "H264",
+            Codec::H265 => "H265",
             Codec::Vp8 => "VP8",
             Codec::Aac => "mpeg4-generic",
             Codec::Opus => "opus",
@@ -63,7 +66,7 @@ impl Codec {
 
     /// The codec of an RTP payload format by its name, in any case (RFC 4566: names are case-insensitive).
     pub fn from_encoding_name(name: &str) -> Option<Self> {
-        let known = [Codec::H264, Codec::Vp8, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
+        let known = [Codec::H264, Codec::H265, Codec::Vp8, Codec::Aac, Codec::Opus, Codec::Pcma, Codec::Pcmu];
         known.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
     }
 
@@ -71,6 +74,7 @@ impl Codec {
     pub fn label(&self) -> &str {
         match self {
             Codec::H264 => "h264",
+            Codec::H265 => "h265",
             Codec::Vp8 => "vp8",
             Codec::Aac => "aac",
             Codec::Opus => "opus",
@@ -164,6 +168,7 @@ fn kind_and_codec(structure: &gst::StructureRef) -> Option<(Kind, Codec)> {
     };
     let codec = match media_type {
         "video/x-h264" => Codec::H264,
+        "video/x-h265" => Codec::H265,
         "video/x-vp8" => Codec::Vp8,
         "audio/mpeg" if structure.get::<i32>("mpegversion").is_ok_and(|v| v == 4 || v == 2) => Codec::Aac,
         "audio/x-opus" => Codec::Opus,

@@ -8,7 +8,6 @@
 //!                                                              attempts over └─► Failed
 //! ```
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -16,10 +15,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{PullRequest, SourceUri, Tools};
+use super::scheme::{self, Cause};
+use super::{PullRequest, Scheme, SourceUri, Tools};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
-use crate::media::{Accept, Kind, Source, SourceEvent, Track};
+use crate::media::{Failure, Kind, Source, SourceEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How long a second track may come after the first where the source does not say that all are there.
@@ -30,8 +30,6 @@ const SETTLE_SOUND: Duration = Duration::from_secs(4);
 const ANNOUNCED: Duration = Duration::from_secs(12);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
-/// The same when it could not be had.
-const SOURCE_LOST: &str = "Failed to connect to origin stream";
 /// How often a running source is looked at.
 const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
@@ -124,11 +122,12 @@ struct Outcome {
     answered: bool,
     /// How long media flowed.
     flowed: Duration,
+    cause: Cause,
 }
 
 impl Outcome {
     fn failed(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO }
+        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO, cause: Cause::Other }
     }
 }
 
@@ -141,8 +140,8 @@ impl Job {
             () = self.ends.stop.cancelled() => STOPPED_BY_REST,
             () = self.publication.terminated() => STOPPED_BY_REST,
             () = self.unwanted() => NO_PLAYERS,
-            () = self.tries() => match self.request.on_demand {
-                true => SOURCE_LOST,
+            cause = self.tries() => match self.request.on_demand {
+                true => self.request.uri.scheme().lost(cause),
                 false => return self.gave_up().await,
             },
         };
@@ -165,7 +164,8 @@ impl Job {
 
     /// Resolves when a source that players asked for has had none for the operator's time.
     async fn unwanted(&self) {
-        let limit = self.tools.idle_timeout.filter(|_| self.request.on_demand);
+        let rules = self.tools.rules(self.request.uri.scheme());
+        let limit = rules.idle_timeout.filter(|_| self.request.on_demand);
         let Some(limit) = limit else { return std::future::pending().await };
         let mut since = Instant::now();
         loop {
@@ -178,8 +178,9 @@ impl Job {
         }
     }
 
-    /// Dials until the back-off gives up. What players asked for gets one try: they are told at once.
-    async fn tries(&self) {
+    /// Dials until the back-off gives up, and says why the last try failed. What players asked for gets one try: they
+    /// are told at once.
+    async fn tries(&self) -> Cause {
         let mut failed = 0;
         let mut flowed = false;
         loop {
@@ -195,7 +196,7 @@ impl Job {
                 view.last_error = Some(outcome.reason.clone());
             });
             flowed |= !outcome.flowed.is_zero();
-            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return };
+            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return outcome.cause };
             self.publication_events(|stream, session| Event::PullRetry {
                 stream,
                 session,
@@ -227,27 +228,12 @@ impl Job {
     }
 
     async fn start(&self) -> Result<Source, String> {
-        let launch = self.tools.catalog.launch("pull-rtmp", |filling| {
-            filling.value("uri", self.request.uri.secret()).track(Kind::Video).track(Kind::Audio)
-        });
+        let launch = self.tools.launch(&self.request.uri);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
-        let started = Source::start(pipelines, launch, name, self.publication.fanout(), self.accept()).await;
+        let started =
+            Source::start(pipelines, launch, name, self.publication.fanout(), self.tools.accept(&self.request)).await;
         started.map_err(|error| error.to_string())
-    }
-
-    /// Judges each track of the source: asked for, allowed by the SDP file, of a codec weir carries.
-    fn accept(&self) -> Accept {
-        let (policy, request) = (self.tools.policy.clone(), self.request.clone());
-        Arc::new(move |track: &Track| {
-            let name = track.codec.encoding_name();
-            match track.kind {
-                Kind::Video if !request.has_video => Err("hasVideo is false".into()),
-                Kind::Audio if !request.has_audio => Err("hasAudio is false".into()),
-                Kind::Video => policy.check_video(name).map_err(|refusal| refusal.to_string()),
-                Kind::Audio => policy.allows_audio(name, track.rate).map_err(|refusal| refusal.to_string()),
-            }
-        })
     }
 
     async fn follow(&self, source: &mut Source) -> Outcome {
@@ -275,10 +261,10 @@ impl Job {
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
-                Ok(Some(SourceEvent::Answered | SourceEvent::AllTracks)) => {}
+                Ok(Some(SourceEvent::Described | SourceEvent::Answered | SourceEvent::AllTracks)) => {}
             }
         };
-        Outcome { reason, answered: false, flowed: live_since.elapsed() }
+        Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
     }
 
     fn left_out(&self, kind: Kind, reason: &str) {
@@ -293,6 +279,7 @@ impl Job {
         let mut deadline = Instant::now() + self.tools.connect_timeout;
         let mut all = false;
         let mut pads = 0;
+        let mut described = false;
         loop {
             if all && !tracks.is_empty() && tracks.len() + refused.len() >= pads {
                 return Ok(tracks);
@@ -303,10 +290,14 @@ impl Job {
                     if !tracks.is_empty() {
                         return Ok(tracks);
                     }
-                    return Err(self.no_tracks(source, pads > 0, &refused));
+                    return Err(self.no_tracks(source, described || pads > 0, &refused));
                 }
             };
             match event {
+                Some(SourceEvent::Described) => {
+                    described = true;
+                    self.set(AgentStatus::ProcessedLocal);
+                }
                 Some(SourceEvent::Answered) => {
                     pads += 1;
                     self.set(AgentStatus::ProcessedLocal);
@@ -327,7 +318,7 @@ impl Job {
                     refused.push(reason);
                 }
                 Some(SourceEvent::AllTracks) => all = true,
-                Some(SourceEvent::Failed(failure)) => return Err(Outcome::failed(failure.to_string())),
+                Some(SourceEvent::Failed(failure)) => return Err(self.failed(&failure).await),
                 Some(SourceEvent::Ended) | None => {
                     return Err(Outcome::failed("the source ended before it sent any media"));
                 }
@@ -335,20 +326,30 @@ impl Job {
         }
     }
 
+    async fn failed(&self, failure: &Failure) -> Outcome {
+        let unreachable = match failure.unexplained {
+            true => scheme::unreachable(&self.request.uri).await,
+            false => None,
+        };
+        let cause = if failure.not_found { Cause::NotFound } else { Cause::Other };
+        Outcome { cause, ..Outcome::failed(unreachable.unwrap_or_else(|| failure.to_string())) }
+    }
+
     fn no_tracks(&self, source: &Source, answered: bool, refused: &[String]) -> Outcome {
         let seconds = self.tools.connect_timeout.as_secs_f32();
         if !refused.is_empty() {
-            return Outcome::failed(format!("nothing of the source may be brought: {}", refused.join("; ")));
+            let reason = format!("nothing of the source may be brought: {}", refused.join("; "));
+            return Outcome { cause: Cause::NoCodec, ..Outcome::failed(reason) };
         }
         // The handshake is not counted: any byte is an answer to what was asked for.
         let connected = answered || source.bytes_in().is_some_and(|bytes| bytes > 0);
         Outcome {
-            reason: match connected {
-                true => format!("the server answers, but nothing is published there ({seconds} s)"),
-                false => format!("no answer within {seconds} s"),
-            },
             answered: connected,
-            flowed: Duration::ZERO,
+            ..Outcome::failed(match (connected, self.request.uri.scheme()) {
+                (true, Scheme::Rtmp) => format!("the server answers, but nothing is published there ({seconds} s)"),
+                (true, Scheme::Rtsp) => format!("the server describes the stream, but sends none of it ({seconds} s)"),
+                (false, _) => format!("no answer within {seconds} s"),
+            })
         }
     }
 }

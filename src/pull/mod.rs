@@ -1,10 +1,12 @@
 //! Pull agents: our clients that dial remote servers and publish what they get.
 //!
-//! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What a pulled RTMP
-//! stream may bring is decided by [`policy`].
+//! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What differs between the
+//! protocols of sources is in [`scheme`]; what a pulled RTMP stream may bring is decided by [`policy`].
 
+mod address;
 mod agent;
 pub mod policy;
+mod scheme;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use address::{Scheme, SourceUri, UriError};
 pub use agent::{AgentStatus, AgentView};
+pub use scheme::{RtspTransport, Rules};
 
 use crate::admission::{Admission, Refused};
-use crate::hub::{Hub, PublishError, Publisher, Recorded, StreamHandle};
+use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
 use crate::media::{Catalog, Pipelines};
-use crate::name::{MediaSessionId, NameError, StreamName, mask};
+use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
 
@@ -27,13 +31,35 @@ const NO_ROOM: &str = "The server has no room for more";
 /// How many commands may wait for the supervisor.
 const QUEUE: usize = 256;
 
-/// Which REST family started an agent. `/pull/rtmp/*` sees RTMP agents of either; `/pull/*` sees its own.
+/// Which REST family started an agent. `/pull/rtmp/*` and `/rtsp/*` see every agent of their scheme; `/pull/*` sees its
+/// own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// `/rest-api/pull/rtmp/*`.
     Rtmp,
+    /// `/rest-api/rtsp/*`.
+    Rtsp,
     /// `/rest-api/pull/*`.
     Pull,
+}
+
+impl Family {
+    /// The family of a scheme's own.
+    fn of(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Rtmp => Self::Rtmp,
+            Scheme::Rtsp => Self::Rtsp,
+        }
+    }
+
+    /// The scheme it is for; `None` for all.
+    fn scheme(self) -> Option<Scheme> {
+        match self {
+            Self::Rtmp => Some(Scheme::Rtmp),
+            Self::Rtsp => Some(Scheme::Rtsp),
+            Self::Pull => None,
+        }
+    }
 }
 
 /// A source to pull.
@@ -53,73 +79,6 @@ pub struct PullRequest {
     pub has_video: bool,
     /// A player asked for it by its address: it goes some time after the last player, and at the first failure.
     pub on_demand: bool,
-}
-
-/// An address weir can pull.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SourceUri(Arc<str>);
-
-/// Why a text is no address to pull.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UriError {
-    /// No URI at all, or one without a host.
-    #[error("{0} is no usable URI: {1}")]
-    Invalid(String, String),
-    /// A URI of a scheme that cannot be pulled.
-    #[error("{0} cannot be pulled: the scheme must be rtmp or rtmps")]
-    Scheme(String),
-    /// An RTMP URI needs an application and a stream.
-    #[error("{0} names no stream: an RTMP address is rtmp://host[:port]/application/stream")]
-    NoStream(String),
-}
-
-impl std::fmt::Debug for SourceUri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.0))
-    }
-}
-
-/// Shown with its secrets masked.
-impl std::fmt::Display for SourceUri {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.0))
-    }
-}
-
-impl SourceUri {
-    /// Checks an address from outside.
-    ///
-    /// # Errors
-    /// See [`UriError`].
-    pub fn parse(text: &str) -> Result<Self, UriError> {
-        let invalid = |reason: &str| UriError::Invalid(mask(text), reason.to_owned());
-        if text.len() > crate::name::MAX_NAME {
-            return Err(UriError::Invalid("the uri".into(), "it is too long".into()));
-        }
-        if text.chars().any(|c| c.is_control() || c == ' ') {
-            return Err(invalid("it holds spaces or control characters"));
-        }
-        let uri = url::Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
-        if !matches!(uri.scheme(), "rtmp" | "rtmps") {
-            return Err(UriError::Scheme(mask(text)));
-        }
-        if uri.host_str().is_none_or(str::is_empty) {
-            return Err(invalid("it has no host"));
-        }
-        if uri.port() == Some(0) {
-            return Err(invalid("port 0 is none"));
-        }
-        let path = uri.path().trim_matches('/');
-        if path.split_once('/').is_none_or(|(app, stream)| app.is_empty() || stream.is_empty()) {
-            return Err(UriError::NoStream(mask(text)));
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The address with its secrets: for the source element and for comparing, never for showing.
-    pub fn secret(&self) -> &str {
-        &self.0
-    }
 }
 
 /// Why a pull is not started.
@@ -142,6 +101,9 @@ pub enum PullError {
     /// There are as many as there may be.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The family pulls addresses of another scheme.
+    #[error("{0} is not for this call: {1}")]
+    OtherFamily(String, &'static str),
     /// Neither sound nor pictures are asked for.
     #[error("hasAudio and hasVideo are both false: there would be nothing to pull")]
     NoTracks,
@@ -166,10 +128,12 @@ pub struct Tools {
     pub stall_timeout: Duration,
     /// When to dial again.
     pub backoff: Backoff,
-    /// Record every pulled RTMP stream, asked for or not.
-    pub record_all: bool,
-    /// How long a source that players asked for stays without them; `None` for ever.
-    pub idle_timeout: Option<Duration>,
+    /// What holds for RTMP sources.
+    pub rtmp: Rules,
+    /// What holds for RTSP sources.
+    pub rtsp: Rules,
+    /// How RTSP sources send.
+    pub rtsp_transport: RtspTransport,
 }
 
 /// A cheap handle on the supervisor.
@@ -234,13 +198,13 @@ impl Pulls {
         if let Some(stream) = find() {
             return Ok(stream);
         }
-        let Some((scheme, _)) = name.as_str().split_once("://") else { return Err("Stream not found") };
-        if !matches!(scheme, "rtmp" | "rtmps") {
-            return Err("Failed to get agent storage");
+        if !name.as_str().contains("://") {
+            return Err("Stream not found");
         }
-        let uri = SourceUri::parse(name.as_str()).map_err(|_| "Bad URI")?;
+        let scheme = Scheme::of(name.as_str()).ok_or("Failed to get agent storage")?;
+        let uri = SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?;
         let request = PullRequest {
-            family: Family::Rtmp,
+            family: Family::of(scheme),
             uri,
             local_name: None,
             record: false,
@@ -256,14 +220,16 @@ impl Pulls {
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
             Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
-            Err(PullError::Name(_) | PullError::NoTracks) => Err("Bad URI"),
+            Err(PullError::Name(_) | PullError::NoTracks | PullError::OtherFamily(..)) => Err("Bad URI"),
         }
     }
 
     /// The agents a family sees.
     pub fn seen_by(&self, family: Family) -> Vec<Agent> {
-        // Every agent pulls RTMP; `/pull/*` sees what it started.
-        let sees = |agent: &&Agent| family == Family::Rtmp || agent.family == family;
+        let sees = |agent: &&Agent| match family.scheme() {
+            Some(scheme) => agent.uri.scheme() == scheme,
+            None => agent.family == family,
+        };
         self.agents.borrow().iter().filter(sees).cloned().collect()
     }
 
@@ -338,6 +304,10 @@ impl Supervisor {
         if !request.has_audio && !request.has_video {
             return Err(PullError::NoTracks);
         }
+        let scheme = request.uri.scheme();
+        if request.family.scheme().is_some_and(|own| own != scheme) {
+            return Err(PullError::OtherFamily(request.uri.to_string(), scheme.calls()));
+        }
         let running = self.list.borrow().clone();
         let same = running.iter().find(|agent| agent.family == request.family && agent.uri == request.uri);
         if let Some(agent) = same {
@@ -376,58 +346,22 @@ impl Supervisor {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
         };
-        let recorded = if self.tools.policy.records_video() { Recorded::Everything } else { Recorded::SoundOnly };
+        let scheme = request.uri.scheme();
+        let record = request.record || self.tools.rules(scheme).record_all;
         Ok(Publisher {
             name,
             session,
             app_key: "defaultApp".into(),
             connection: request.uri.to_string(),
-            provider: "Flash",
-            media_type: "rtmp",
-            transport: "TCP",
-            record: (request.record || self.tools.record_all).then_some(recorded),
-            by: format!("rtmp pull of {}", request.uri),
+            provider: scheme.provider(),
+            media_type: scheme.media_type(),
+            transport: self.tools.transport(scheme),
+            record: record.then(|| self.tools.recorded(scheme)),
+            by: format!("{} pull of {}", scheme.media_type(), request.uri),
         })
     }
 
     fn forget(&self, session: MediaSessionId) {
         self.list.send_modify(|agents| Arc::make_mut(agents).retain(|agent| agent.view().session != session));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn addresses_are_checked() {
-        for good in ["rtmp://h/live/a", "rtmp://u:p@h:1935/live/a/b?x=1", "rtmps://[::1]/app/s", "rtmp://h//live/a"] {
-            assert!(SourceUri::parse(good).is_ok(), "{good}");
-        }
-        for (bad, said) in [
-            ("", "no usable URI"),
-            ("live/a", "no usable URI"),
-            ("http://h/a/b", "scheme"),
-            ("rtmp:///live/a", "no host"),
-            ("rtmp://h:99999/live/a", "no usable URI"),
-            ("rtmp://h:0/live/a", "port 0"),
-            ("rtmp://h/live", "names no stream"),
-            ("rtmp://h/live/", "names no stream"),
-            ("rtmp://h/live/a b", "spaces"),
-            ("rtmp://h/live/a\n", "control"),
-        ] {
-            let reason = SourceUri::parse(bad).map_err(|e| e.to_string());
-            assert!(reason.as_ref().is_err_and(|r| r.contains(said)), "{bad:?}: {reason:?}");
-        }
-        let masked = SourceUri::parse("http://u:secret@h/a/b").map_err(|e| e.to_string());
-        assert!(masked.is_err_and(|reason| !reason.contains("secret")));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
-            let _ = SourceUri::parse(&text);
-        }
     }
 }

@@ -10,7 +10,7 @@ use crate::media::{Codec, Kind, Track};
 /// A container weir writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Container {
-    /// H.264 with AAC, or AAC alone.
+    /// H.264 or H.265 with AAC, or AAC alone.
     Mp4,
     /// VP8 with Vorbis.
     WebM,
@@ -66,7 +66,7 @@ pub(super) fn choose(tracks: &[Track], recorded: Recorded) -> (Container, Vec<Tr
         _ => Container::Mp4,
     };
     let fits = |track: &&Track| match (&track.codec, container) {
-        (Codec::H264, Container::Mp4) | (Codec::Vp8, Container::WebM) => recorded == Recorded::Everything,
+        (Codec::H264 | Codec::H265, Container::Mp4) | (Codec::Vp8, Container::WebM) => recorded == Recorded::Everything,
         (Codec::Aac, Container::Mp4) | (Codec::Opus | Codec::Pcma | Codec::Pcmu, _) => true,
         _ => false,
     };
@@ -95,7 +95,7 @@ mod tests {
             (vec![(audio, Pcma)], everything, Container::Mp4, 1),
             (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, Container::Mp4, 1),
             (vec![(video, Vp8), (audio, Opus)], Recorded::SoundOnly, Container::Mp4, 1),
-            (vec![(video, Other("video/x-h265".into()))], everything, Container::Mp4, 0),
+            (vec![(video, Other("video/x-h263".into()))], everything, Container::Mp4, 0),
         ] {
             let tracks: Vec<Track> = tracks.into_iter().map(|(kind, codec)| track(kind, codec)).collect();
             let chosen = choose(&tracks, recorded);

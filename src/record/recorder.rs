@@ -24,7 +24,7 @@ use super::repair::{RepairError, Repaired};
 use super::{Rules, Tools, flows};
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
-use crate::media::{Codec, CutRule, Feed, FeedEvent, Kind, Part, PartEvent, Track};
+use crate::media::{Codec, CutRule, Feed, FeedEvent, Kind, ORIGIN, Part, PartEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 use crate::retry::Backoff;
 
@@ -289,7 +289,7 @@ impl Session<'_> {
             login: None,
             audio_codec: codec(Kind::Audio),
             video_codec: codec(Kind::Video),
-            start_stream_ms: millis(start),
+            start_stream_ms: millis(start.saturating_sub(ORIGIN)),
             start_wall_ms: epoch_ms(self.clock.wall(start)),
             end: None,
             part: (recorder.tools.rules.cut != CutRule::Never).then_some(number),

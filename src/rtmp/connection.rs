@@ -38,6 +38,15 @@ enum News {
     Playing(PlayNews),
 }
 
+/// How a publisher leaves its stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// Somebody else ends it.
+    ForGood,
+    /// It may publish again (`publisher_linger`).
+    MayComeBack,
+}
+
 /// How a connection ended.
 enum End {
     /// The client has closed it, it is done, or the server shuts down.
@@ -143,15 +152,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let End::Fault(reason) = &end {
             tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
         }
-        let info = if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { STOPPED_BY_PUBLISHER };
-        self.unpublish(info).await;
+        match stop.is_cancelled() {
+            true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
+            false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
+        }
         // TLS says good-bye. Who does not read it has left already.
         let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
-    async fn unpublish(&mut self, info: &str) {
+    async fn unpublish(&mut self, info: &str, leaving: Leaving) {
         if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            publishing.leave(info).await;
+            let waits = leaving == Leaving::MayComeBack;
+            publishing.leave(info, waits.then_some(&self.tools)).await;
         }
     }
 
@@ -240,12 +252,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn news(&mut self, news: News) {
         match news {
             News::Publishing(StopReason::Terminated) => {
-                self.unpublish(STOPPED_BY_REST).await;
+                self.unpublish(STOPPED_BY_REST, Leaving::ForGood).await;
                 self.farewell("NetConnection.Connect.Closed", STOPPED_BY_REST);
             }
             News::Publishing(StopReason::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason).await;
+                self.unpublish(&reason, Leaving::MayComeBack).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),
@@ -287,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Connect(_) => self.session.accept_connect()?,
             Event::Publish(wanted) => self.publish(wanted).await?,
             Event::Play(wanted) => self.play(wanted).await?,
-            Event::Unpublish => self.unpublish(STOPPED_BY_PUBLISHER).await,
+            Event::Unpublish => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
             Event::StopPlay => self.role = Role::Nobody,
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {

@@ -90,6 +90,8 @@ pub struct Tools {
     pub sounds: Sounds,
     /// Whether what is published is recorded.
     pub record: bool,
+    /// How long the stream of a publisher that has left waits for it; `None` not at all.
+    pub linger: Option<Duration>,
     /// What a client may ask for.
     pub limits: Limits,
     /// How long a client may take until it has connected.

@@ -180,7 +180,12 @@ impl Publishing {
                     Some(SourceEvent::Track(track)) => self.note(track),
                     Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
                     Some(SourceEvent::Ended) | None => return StopReason::Failed("the ingest has ended".into()),
-                    Some(SourceEvent::Answered | SourceEvent::AllTracks | SourceEvent::Refused { .. }) => {}
+                    Some(
+                        SourceEvent::Described
+                        | SourceEvent::Answered
+                        | SourceEvent::AllTracks
+                        | SourceEvent::Refused { .. },
+                    ) => {}
                 },
                 () = until(self.decide) => {
                     self.decide = None;
@@ -212,10 +217,14 @@ impl Publishing {
         patience(missing, self.ingest.has(missing), refused, self.claims)
     }
 
-    /// Lets what was sent go through, and leaves the stream; `info` is what its players are told.
-    pub(super) async fn leave(self, info: &str) {
+    /// Lets what was sent go through, and leaves the stream; `info` is what its players are told. `tools` given: the
+    /// stream waits for a publisher to come back.
+    pub(super) async fn leave(self, info: &str, tools: Option<&Tools>) {
         self.ingest.finish(DRAIN).await;
-        self.publication.leave(info).await;
+        match tools.and_then(|tools| Some((&tools.hub, tools.linger?))) {
+            Some((hub, linger)) => hub.keep(self.publication, linger, info).await,
+            None => self.publication.leave(info).await,
+        }
     }
 }
 

@@ -81,7 +81,7 @@ enum Wanted {
 
 impl Wanted {
     fn of(tracks: &[Track]) -> Self {
-        let foreign = |track: &&Track| track.kind == Kind::Video && (track.b_frames || track.codec.label() == "h265");
+        let foreign = |track: &&Track| track.kind == Kind::Video && (track.b_frames || track.codec == Codec::H265);
         match tracks.iter().find(foreign) {
             Some(track) => Self::Transcode(track.width, track.height),
             None => Self::Original,
@@ -264,7 +264,8 @@ fn tracks(tracks: &[Track]) -> Tracks {
             Codec::Opus | Codec::Aac => offered.audio = Some(AudioCodec::Opus),
             Codec::Pcma => offered.audio = Some(AudioCodec::Pcma),
             Codec::Pcmu => offered.audio = Some(AudioCodec::Pcmu),
-            Codec::Other(_) => {}
+            // Pictures that are not turned into H.264 here.
+            Codec::H265 | Codec::Other(_) => {}
         }
     }
     offered

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod camera;
 mod judge;
 mod process;
 mod rest;
@@ -14,6 +15,7 @@ mod source;
 
 use std::time::{Duration, Instant};
 
+pub use camera::Camera;
 pub use judge::{Media, Packet, decodes, probe, wait_readable};
 pub use process::{Process, Signal, run};
 pub use rest::Answer;

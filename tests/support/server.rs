@@ -108,6 +108,8 @@ impl Home {
         let setup =
             setup.set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0").set("ip_local=127.0.0.1");
         let setup = setup.set("https.port=0").set("wss.port=0");
+        // A stream whose encoder has left ends at once, unless a test is about just that.
+        let setup = setup.set("publisher_linger=0");
         setup.set(&format!("record_dir={}", self.records().display()))
     }
 

@@ -192,9 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_stays_in_the_totals() {
-        let limits = crate::config::Config::default().limits;
-        let admission = crate::admission::Admission::new(limits, crate::meter::Meter::default());
-        let hub = Hub::start(Events::default(), admission, &TaskTracker::new());
+        let hub = Hub::start(Events::default(), crate::admission::Admission::default(), &TaskTracker::new());
         let ledger = Ledger::default();
         let name = StreamName::new("a").unwrap();
         let publisher = Publisher {

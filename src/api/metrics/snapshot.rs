@@ -80,7 +80,8 @@ impl Snapshot {
                 snapshot.chosen.push(StreamFigures::of(handle, &view));
             }
         }
-        for agent in api.pulls.seen_by(Family::Rtmp) {
+        let agents = [Family::Rtmp, Family::Rtsp].into_iter().flat_map(|family| api.pulls.seen_by(family));
+        for agent in agents {
             *snapshot.agents.entry(state_of(agent.view().status).to_owned()).or_insert(0) += 1;
         }
         for pipeline in api.pipelines.list() {
@@ -110,6 +111,13 @@ impl Snapshot {
     pub fn publishers(&self, engine: &str, kind: &str) -> u64 {
         let fits = |key: &(&str, &str, &str)| key.0 == engine && key.1 == kind;
         self.streams.iter().filter(|(key, _)| fits(key)).map(|(_, count)| count).sum()
+    }
+}
+
+impl Snapshot {
+    /// How many streams have publishers of this kind.
+    pub fn of_kind(&self, kind: &str) -> u64 {
+        self.streams.iter().filter(|(key, _)| key.1 == kind).map(|(_, count)| count).sum()
     }
 }
 

@@ -1,7 +1,7 @@
 // Real processes on free ports: weir, nginx with its RTMP module, ffmpeg. Each ends with the test that started it.
 import { spawn, execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -75,7 +75,7 @@ function start(program, args, options = {}) {
 export async function startWeir(...settings) {
   const more = settings[0]?.startsWith("--") ? settings.splice(0, 2) : [];
   const home = await folder();
-  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "https.port=0", "wss.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
+  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "publisher_linger=0", "https.port=0", "wss.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(WEIR|GST)_/.test(name)));
   const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set]), ...more], {
     cwd: home.path,
@@ -182,10 +182,66 @@ export async function makeClip(file, { seconds = 20, size = "640x360", video = [
   return file;
 }
 
+/** Copies an FLV file with other bodies of its tags: `change` gets a type (8 sound, 9 pictures), milliseconds and a body. */
+export async function changeClip(from, to, change) {
+  const bytes = await readFile(from);
+  const parts = [bytes.subarray(0, 13)];
+  for (let at = 13; at + 11 < bytes.length; ) {
+    const head = Buffer.from(bytes.subarray(at, at + 11));
+    const length = head.readUIntBE(1, 3);
+    const body = change(head[0], head.readUIntBE(4, 3) + head[7] * 2 ** 24, Buffer.from(bytes.subarray(at + 11, at + 11 + length)));
+    head.writeUIntBE(body.length, 1, 3);
+    const end = Buffer.alloc(4);
+    end.writeUInt32BE(body.length + 11);
+    parts.push(head, body, end);
+    at += 11 + length + 4;
+  }
+  await writeFile(to, Buffer.concat(parts));
+  return to;
+}
+
 /** Sends a clip in real time, as it is. */
 export function startClip(file, uri, ...more) {
   const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-re", ...more, "-i", file, "-c", "copy", "-f", "flv", "-flvflags", "no_duration_filesize", uri]);
   return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
+}
+
+/** A camera that plays a clip in real time, from its beginning for the first who asks. */
+export async function startCamera(file) {
+  const launch = `filesrc location=${file} ! flvdemux name=d d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 `
+    + "d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97";
+  const program = resolve(ROOT, "tests/support/rtsp_server.py");
+  const port = await freePort();
+  // Debian's own: another Python that comes first in the path has no GStreamer.
+  const server = start("/usr/bin/python3", [program, "--port", String(port), `/cam=${launch}`]);
+  await until("the camera listens", () => new Promise((done) => {
+    const socket = connect(port, "127.0.0.1", () => done(socket.destroy())).on("error", () => done(false));
+  }));
+  return { uri: `rtsp://127.0.0.1:${port}/cam`, stop: () => server.end() };
+}
+
+/** The same with a clock that jumps ahead by an hour after some milliseconds. */
+export function startJumpingClip(file, uri, after) {
+  const clock = `setts=ts=if(gte(TS\\,${after})\\,TS+3600000\\,TS)`;
+  const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-re", "-i", file, "-c", "copy", "-bsf:v", clock, "-bsf:a", clock, "-f", "flv", uri]);
+  return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
+}
+
+/** How much later the sound of a recorded clip is than its picture, milliseconds, for each flash with a beep. */
+export async function offsetsOf(file) {
+  const read = async (...filter) => {
+    const { stdout, stderr } = await run("ffmpeg", ["-nostdin", "-hide_banner", "-v", "info", "-i", file, ...filter, "-f", "null", "-"], { maxBuffer: 1 << 26 });
+    return stdout + stderr;
+  };
+  const levels = await read("-an", "-fps_mode", "passthrough", "-vf", "crop=iw:ih/2:0:ih/2,signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-");
+  const bright = [...levels.matchAll(/pts_time:([\d.]+)\s+lavfi\.signalstats\.YAVG=([\d.]+)/g)].map(([, at, level]) => ({ at: Number(at), bright: Number(level) > 128 }));
+  const flashes = bright.filter((one, at) => at > 0 && one.bright && !bright[at - 1].bright).map(({ at }) => at);
+  const silences = await read("-vn", "-af", "silencedetect=n=-24dB:d=0.3");
+  const beeps = [...silences.matchAll(/silence_end: ([\d.]+)/g)].map(([, at]) => Number(at));
+  return flashes.flatMap((flash) => {
+    const beep = beeps.find((beep) => Math.abs(beep - flash) < 0.45);
+    return beep === undefined ? [] : [Math.round((beep - flash) * 1000)];
+  });
 }
 
 /** Decodes a whole file and counts; an error anywhere in it is a failure. */

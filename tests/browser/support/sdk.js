@@ -76,6 +76,33 @@ function helpers() {
       video.requestVideoFrameCallback(look);
     },
     seen: (key) => streams[key].seen,
+    /** From now on notes when the sound of a stream becomes loud after it was silent, and when silent again. */
+    async listen(key) {
+      const stream = streams[key].display.querySelector("video").srcObject;
+      const context = (window.ears ??= new AudioContext());
+      const ear = `registerProcessor("ear", class extends AudioWorkletProcessor {
+        process([[channel]]) {
+          channel?.forEach((sample, at) => {
+            const time = currentTime + at / sampleRate;
+            if (Math.abs(sample) > 0.1) {
+              if (!this.loud) this.port.postMessage({ loud: (this.loud = true), time });
+              this.last = time;
+            } else if (this.loud && time - this.last > 0.02) this.port.postMessage({ loud: (this.loud = false), time: this.last });
+          });
+          return true;
+        }
+      });`;
+      window.earReady ??= context.audioWorklet.addModule(URL.createObjectURL(new Blob([ear], { type: "text/javascript" })));
+      await window.earReady;
+      const heard = (streams[key].heard = []);
+      const node = new AudioWorkletNode(context, "ear");
+      node.port.onmessage = ({ data: { loud, time } }) => {
+        const { contextTime, performanceTime } = context.getOutputTimestamp();
+        heard.push({ loud, at: performanceTime + (time - contextTime) * 1000 });
+      };
+      context.createMediaStreamSource(stream).connect(node);
+    },
+    heard: (key) => streams[key].heard,
     /** What all peers of the page received: frames, codecs, energy of sound. */
     async received() {
       const sum = { frames: 0, energy: 0, codecs: [], viewers: 0, width: 0 };

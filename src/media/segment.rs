@@ -1,0 +1,29 @@
+//! GStreamer's segments: from a buffer's time stamps to running time.
+
+use gstreamer as gst;
+
+/// The running time of `pts`, nanoseconds; negative before the segment's start.
+pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
+    let segment = segment.downcast_ref::<gst::ClockTime>()?;
+    match segment.to_running_time_full(pts)? {
+        gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
+        gst::Signed::Negative(time) => i64::try_from(time.nseconds()).ok().map(|t| -t),
+    }
+}
+
+/// `segment` with running times that are `offset` nanoseconds later.
+pub(super) fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segment> {
+    let mut ours = segment.downcast_ref::<gst::ClockTime>()?.clone();
+    let by = gst::ClockTime::from_nseconds(offset.unsigned_abs());
+    let base = ours.base().unwrap_or_default();
+    if offset >= 0 {
+        ours.set_base(base + by);
+    } else if let Some(less) = base.checked_sub(by) {
+        ours.set_base(less);
+    } else {
+        // What the base cannot give, the start does: running time counts from there.
+        ours.set_start(ours.start().unwrap_or_default() + (by - base));
+        ours.set_base(gst::ClockTime::ZERO);
+    }
+    Some(ours.upcast())
+}
