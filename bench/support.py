@@ -157,19 +157,7 @@ class Source:
     SECONDS = 30
 
     def __init__(self, stage, subscribers):
-        self.medium = stage.folder / "medium.flv"
-        say("encoding the medium")
-        encoder = stage.start([
-            "ffmpeg", "-nostdin", "-loglevel", "error",
-            "-f", "lavfi", "-i", f"testsrc2=size=1280x720:rate=30:duration={self.SECONDS}",
-            "-f", "lavfi", "-i", f"sine=frequency=330:beep_factor=4:sample_rate=44100:duration={self.SECONDS}",
-            "-vf", "noise=alls=8:allf=t",
-            "-c:v", "libx264", "-preset", "superfast", "-profile:v", "main", "-pix_fmt", "yuv420p", "-bf", "0",
-            "-g", "60", "-keyint_min", "60", "-sc_threshold", "0", "-b:v", "900k", "-maxrate", "900k",
-            "-bufsize", "900k", "-c:a", "aac", "-b:a", "96k", "-ac", "2", str(self.medium),
-        ], "encoder.log")
-        if encoder.wait() != 0:
-            raise Failed(f"the medium cannot be encoded:\n{encoder.log.read_text()}")
+        self.medium = self.encoded(stage)
         self.tracks = packets(self.medium)
         bits = sum(sum(size for size, _ in track) for track in self.tracks.values()) * 8
         say(f"the medium has {bits / self.SECONDS / 1e6:.2f} Mbit/s")
@@ -179,6 +167,23 @@ class Source:
             "ffmpeg", "-nostdin", "-loglevel", "warning", "-re", "-stream_loop", "-1", "-i", str(self.medium),
             "-c", "copy", "-f", "flv", f"rtmp://127.0.0.1:{self.port}/live/source",
         ], "publisher.log")
+
+    def encoded(self, stage, rate="900k"):
+        """The medium's file; `rate` is that of its pictures."""
+        medium = stage.folder / "medium.flv"
+        say("encoding the medium")
+        encoder = stage.start([
+            "ffmpeg", "-nostdin", "-loglevel", "error",
+            "-f", "lavfi", "-i", f"testsrc2=size=1280x720:rate=30:duration={self.SECONDS}",
+            "-f", "lavfi", "-i", f"sine=frequency=330:beep_factor=4:sample_rate=44100:duration={self.SECONDS}",
+            "-vf", "noise=alls=8:allf=t",
+            "-c:v", "libx264", "-preset", "superfast", "-profile:v", "main", "-pix_fmt", "yuv420p", "-bf", "0",
+            "-g", "60", "-keyint_min", "60", "-sc_threshold", "0", "-b:v", rate, "-maxrate", rate,
+            "-bufsize", rate, "-c:a", "aac", "-b:a", "96k", "-ac", "2", str(medium),
+        ], "encoder.log")
+        if encoder.wait() != 0:
+            raise Failed(f"the medium cannot be encoded:\n{encoder.log.read_text()}")
+        return medium
 
     def uri(self, number):
         """One stream; the query only makes the addresses differ, as a server refuses to pull one twice."""
@@ -267,15 +272,17 @@ rtmp {{
 class Weir:
     """A weir with a data folder of its own, and a kept connection to its REST API."""
 
-    def __init__(self, stage, program, settings, log="weir.log"):
+    def __init__(self, stage, program, settings, log="weir.log", host="127.0.0.1"):
         self.data = Path(tempfile.mkdtemp(prefix="data.", dir=stage.folder))
-        ports = dict.fromkeys(("http.port", "ws.port", "webrtc.port", "rtmp.port", "https.port", "wss.port"), "0")
+        names = ("http.port", "https.port", "ws.port", "wss.port", "webrtc.port", "rtmp.port", "ssh.port")
+        ports = dict.fromkeys(names, "0")
         settings = {"ip_local": "127.0.0.1", **ports, "record_dir": self.data / "records", **settings}
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.process = stage.start([program, "serve", "--data", str(self.data), *words], log)
         ports = self.data / "ports.json"
         wait_until("weir", ports.exists, [self.process], 20)
-        self.connection = http.client.HTTPConnection("127.0.0.1", json.loads(ports.read_text())["http.port"], timeout=30)
+        self.ports = json.loads(ports.read_text())
+        self.connection = http.client.HTTPConnection(host, self.ports["http.port"], timeout=30)
 
     def call(self, path, **fields):
         """One REST call; gives the body's bytes."""

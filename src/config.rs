@@ -11,22 +11,31 @@
 
 mod aac;
 mod browser;
+mod hooks;
 mod limits;
+mod record;
 mod reference;
 mod rtmp;
 mod source;
+mod ssh;
 mod tls;
 mod value;
+mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use limits::Limits;
+pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
+pub use ssh::Ssh;
 pub use tls::Tls;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
+pub use wcs::Wcs;
 
 use source::{Layers, mask};
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -52,10 +61,16 @@ pub struct Config {
     pub rtmp: Rtmp,
     /// AAC.
     pub aac: Aac,
+    /// The command line over SSH.
+    pub ssh: Ssh,
     /// Recordings.
     pub record: Record,
     /// Pulling from other servers.
     pub pull: Pull,
+    /// The same from WCS servers, and an edge.
+    pub wcs: Wcs,
+    /// Calling hook servers.
+    pub hooks: Hooks,
     /// How much there may be at once.
     pub limits: Limits,
     /// How long an orderly stop may take (`shutdown_timeout`).
@@ -69,10 +84,24 @@ pub struct Http {
     pub port: u16,
     /// The largest request body in bytes, at least 1 (`rest_max_body`).
     pub max_body: u64,
+    /// Whether who calls has to log in (`disable_rest_auth=false`).
+    pub auth: bool,
+    /// A token that logs in beside the users; `None` for none (`rest_api_token`).
+    pub api_token: Option<ApiToken>,
     /// What pages of other origins may do.
     pub cors: Cors,
     /// The operator's folder of pages, served at `/client2/`; `None` for no such folder (`web_root`).
     pub web_root: Option<PathBuf>,
+}
+
+/// A token that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiToken(pub String);
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
 }
 
 /// The `Access-Control-Allow-*` headers of REST answers: printable ASCII, sent as they are; `None` sends no header.
@@ -84,31 +113,6 @@ pub struct Cors {
     pub allow_headers: Option<String>,
     /// `Access-Control-Allow-Methods` (`rest_access_control_allow_methods`).
     pub allow_methods: Option<String>,
-}
-
-/// Settings of recordings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The directory of recordings, maybe relative to the working directory (`record_dir`).
-    pub dir: PathBuf,
-    /// When a new part starts (`record_rotation`).
-    pub rotation: Rotation,
-    /// Where a file's name comes from (`stream_record_policy`).
-    pub policy: RecordPolicy,
-    /// The template of file names, not empty, without an extension (`stream_record_policy_template`).
-    pub template: String,
-    /// How a file's name is encoded (`encode_record_name`).
-    pub name_encoding: NameEncoding,
-    /// The characters left out of file names (`exclude_record_name_characters`).
-    pub excluded_characters: String,
-    /// Whether browsers may have their streams recorded (`record_streams`).
-    pub browsers: bool,
-    /// Whether every stream that comes over RTMP, published or pulled, is recorded (`record_flash_published_streams`).
-    pub every_rtmp: bool,
-    /// Whether every stream that is captured from RTSP is recorded (`record_rtsp_streams`).
-    pub every_rtsp: bool,
-    /// The free bytes of the file system below which nothing is recorded; 0 never looks (`record_min_free_space`).
-    pub min_free_space: u64,
 }
 
 /// Settings of pull agents.
@@ -189,13 +193,30 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, tls, signal, webrtc, rtmp, aac, record, pull, limits, shutdown_timeout } = self;
+        let Self {
+            ip_local,
+            http,
+            tls,
+            signal,
+            webrtc,
+            rtmp,
+            aac,
+            ssh,
+            record,
+            pull,
+            wcs,
+            hooks,
+            limits,
+            shutdown_timeout,
+        } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
             ("ip_local", ip_local.to_string()),
             ("http.port", http.port.to_string()),
             ("rest_max_body", value::show_size(http.max_body)),
+            ("disable_rest_auth", (!http.auth).to_string()),
+            ("rest_api_token", http.api_token.as_ref().map(|token| token.0.clone()).unwrap_or_default()),
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
@@ -206,17 +227,9 @@ impl Config {
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
         settings.extend(aac.settings());
+        settings.extend(ssh.settings());
+        settings.extend(record.settings());
         settings.extend([
-            ("record_dir", path(&record.dir)),
-            ("record_rotation", record.rotation.to_string()),
-            ("stream_record_policy", record.policy.to_string()),
-            ("stream_record_policy_template", record.template.clone()),
-            ("encode_record_name", record.name_encoding.to_string()),
-            ("exclude_record_name_characters", record.excluded_characters.clone()),
-            ("record_streams", record.browsers.to_string()),
-            ("record_flash_published_streams", record.every_rtmp.to_string()),
-            ("record_rtsp_streams", record.every_rtsp.to_string()),
-            ("record_min_free_space", value::show_size(record.min_free_space)),
             ("rtmp_agent_sdp", pull.rtmp_agent_sdp.as_deref().map(path).unwrap_or_default()),
             ("pull_connect_timeout", value::show_time(pull.connect_timeout)),
             ("pull_stall_timeout", value::show_time(pull.stall_timeout)),
@@ -227,6 +240,8 @@ impl Config {
             ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
+        settings.extend(wcs.settings());
+        settings.extend(hooks.settings());
         settings.extend(limits.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
@@ -244,8 +259,11 @@ impl Config {
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
         let aac = Aac::read(layers);
+        let ssh = Ssh::read(layers);
         let record = Record::read(layers);
         let pull = Pull::read(layers);
+        let wcs = Wcs::read(layers);
+        let hooks = Hooks::read(layers);
         let limits = Limits::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
@@ -256,8 +274,11 @@ impl Config {
             webrtc: webrtc?,
             rtmp: rtmp?,
             aac: aac?,
+            ssh: ssh?,
             record: record?,
             pull: pull?,
+            wcs: wcs?,
+            hooks: hooks?,
             limits: limits?,
             shutdown_timeout: shutdown_timeout?,
         })
@@ -281,9 +302,18 @@ impl Http {
     fn read(layers: &mut Layers) -> Option<Self> {
         let port = layers.get("http.port", value::port);
         let max_body = layers.get("rest_max_body", value::positive_size);
+        let open = layers.get("disable_rest_auth", value::switch);
+        let api_token = layers.get("rest_api_token", value::token);
         let cors = Cors::read(layers);
         let web_root = layers.get("web_root", value::path);
-        Some(Self { port: port?, max_body: max_body?, cors: cors?, web_root: web_root? })
+        Some(Self {
+            port: port?,
+            max_body: max_body?,
+            auth: !open?,
+            api_token: api_token?.map(ApiToken),
+            cors: cors?,
+            web_root: web_root?,
+        })
     }
 }
 
@@ -293,33 +323,6 @@ impl Cors {
         let headers = layers.get("rest_access_control_allow_headers", value::header);
         let methods = layers.get("rest_access_control_allow_methods", value::header);
         Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods? })
-    }
-}
-
-impl Record {
-    fn read(layers: &mut Layers) -> Option<Self> {
-        let dir = layers.get("record_dir", value::directory);
-        let rotation = layers.get("record_rotation", str::parse);
-        let policy = layers.get("stream_record_policy", str::parse);
-        let template = layers.get("stream_record_policy_template", value::template);
-        let name_encoding = layers.get("encode_record_name", str::parse);
-        let excluded = layers.get_verbatim("exclude_record_name_characters", |text| Ok(text.to_owned()));
-        let browsers = layers.get("record_streams", value::switch);
-        let every_rtmp = layers.get("record_flash_published_streams", value::switch);
-        let every_rtsp = layers.get("record_rtsp_streams", value::switch);
-        let min_free_space = layers.get("record_min_free_space", value::size);
-        Some(Self {
-            dir: dir?,
-            rotation: rotation?,
-            policy: policy?,
-            template: template?,
-            name_encoding: name_encoding?,
-            excluded_characters: excluded?,
-            browsers: browsers?,
-            every_rtmp: every_rtmp?,
-            every_rtsp: every_rtsp?,
-            min_free_space: min_free_space?,
-        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! The one feed of what happened. The log, and later the hooks, the browsers and the metrics, read it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::name::{MediaSessionId, StreamName};
@@ -58,6 +60,25 @@ pub enum Event {
         /// Why.
         info: String,
     },
+    /// A media session, publisher or player, has another status.
+    SessionStatus {
+        /// The stream.
+        stream: StreamName,
+        /// The media session.
+        session: MediaSessionId,
+        /// WCS's word: `PUBLISHING`, `PLAYING`, `UNPUBLISHED`, `STOPPED`, `FAILED`.
+        status: &'static str,
+        /// WCS's text, for the last three.
+        info: Option<String>,
+        /// Publisher, not player.
+        published: bool,
+        /// The connection it came by.
+        connection: String,
+        /// The application.
+        app_key: String,
+        /// The session as WCS shows it, names unmasked.
+        shown: Arc<Value>,
+    },
     /// A pull agent failed to get its source and tries again.
     PullRetry {
         /// The stream it publishes.
@@ -105,6 +126,21 @@ pub enum Event {
         last: bool,
         /// It was left behind by a process that died.
         recovered: bool,
+    },
+    /// The hook script has seen a file, or could not.
+    RecordingHooked {
+        /// The stream, where known.
+        stream: Option<StreamName>,
+        /// The publisher's media session, where known.
+        session: Option<MediaSessionId>,
+        /// The file.
+        file: PathBuf,
+        /// The script's exit code; `None` where it has none.
+        exit: Option<i32>,
+        /// Why it has none: it could not be started, or was ended.
+        failure: Option<String>,
+        /// How long it ran.
+        took: Duration,
     },
     /// A recorder cannot go on.
     RecordingFailed {
@@ -161,7 +197,7 @@ pub async fn log(mut events: broadcast::Receiver<Event>) {
 
 impl Event {
     fn log(&self) {
-        use tracing::{info, warn};
+        use tracing::{debug, info, warn};
         match self {
             Event::StreamStarted { stream, session, by } => info!(%stream, %session, "stream started by {by}"),
             Event::StreamLive { stream, session, tracks } => info!(%stream, %session, "stream is live: {tracks}"),
@@ -170,6 +206,9 @@ impl Event {
             }
             Event::StreamWaits { stream, session, reason } => info!(%stream, %session, "stream waits: {reason}"),
             Event::StreamEnded { stream, session, info } => info!(%stream, %session, "stream ended: {info}"),
+            Event::SessionStatus { stream, session, status, info, .. } => {
+                debug!(%stream, %session, info, "session is {status}");
+            }
             Event::PullRetry { stream, session, reason, attempts, wait } => {
                 warn!(%stream, %session, attempts, wait_ms = wait.as_millis() as u64, "pull has no source: {reason}");
             }
@@ -182,6 +221,14 @@ impl Event {
                 let session = session.as_ref().map(tracing::field::display);
                 let seconds = duration.as_secs_f64();
                 info!(stream, session, file = %file.display(), seconds, bytes, recovered, "recording finished");
+            }
+            Event::RecordingHooked { file, exit: Some(0), took, .. } => {
+                info!(file = %file.display(), ms = took.as_millis() as u64, "hook script done");
+            }
+            Event::RecordingHooked { file, exit, failure, .. } => {
+                let code = exit.map(|code| format!("it ended with exit code {code}"));
+                let reason = failure.clone().or(code).unwrap_or_default();
+                warn!(file = %file.display(), "hook script failed: {reason}");
             }
             Event::RecordingFailed { stream, session, reason } => {
                 warn!(%stream, %session, "recording failed: {reason}");

@@ -6,13 +6,13 @@
 //!
 //! - [`server`] knows every part: it builds them in order and drains them in reverse.
 //! - [`api`] is HTTP over warp: REST's calls in, snapshots and events out; weir's own pages (`web/`) and files beside.
-//!   [`signal`] is the browsers' WebSocket.
+//!   [`signal`] is the browsers' WebSocket, [`cli`] the command line.
 //! - [`pull`] dials remote servers, [`rtmp`] is the server encoders publish to, [`record`] writes files, [`webrtc`]
 //!   carries browsers' media, [`picture`] takes snapshots.
+//! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - [`hook`] has the applications, which are what hook servers are asked about.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`meter`], `tls`,
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
 //!   [`admission`] (who is refused), [`store`] (what survives a restart) and [`users`].
 //!
 //! # One request, one frame
@@ -28,12 +28,14 @@
 
 pub mod admission;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod hook;
 pub mod hub;
 mod listen;
 pub mod media;
+pub mod message;
 pub mod meter;
 pub mod name;
 pub mod picture;

@@ -10,13 +10,19 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use weir::cli::ctl;
 use weir::config::{Config, Problems};
 use weir::media::{self, Catalog, Verdict};
 use weir::server::{PORTS, Server};
 
-/// How many pipelines may be parsed, started or stopped at a time. Each takes some milliseconds; a thousand recordings
-/// that begin their next part at once must not take a thread each.
-const BLOCKING_THREADS: usize = 64;
+/// Most threads for what blocks: files, and pipelines that are parsed, started or stopped. They exist while they are
+/// needed. Pipelines in good health never need more than a few of them at once (`media` sees to that); the others are
+/// for those that hang in GStreamer, which nothing brings back.
+const BLOCKING_THREADS: usize = 512;
+
+/// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
+/// what an operator has to know.
+const LOG: &str = "info,russh=off";
 
 /// A media server that builds one GStreamer pipeline per job, driven by a REST API.
 #[derive(Parser)]
@@ -52,6 +58,8 @@ enum Verb {
         /// Which.
         page: Page,
     },
+    /// Controls the server that runs with this data directory: the command line of WCS.
+    Ctl(Ctl),
     /// Asks the server that runs with this data directory whether it lives.
     Health {
         /// The server's data directory.
@@ -90,6 +98,19 @@ struct Serve {
     log_format: LogFormat,
 }
 
+#[derive(Args)]
+struct Ctl {
+    /// The server's data directory.
+    #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
+    data: PathBuf,
+    /// Asks for one command after another, with editing, history and completion.
+    #[arg(short, long)]
+    interactive: bool,
+    /// The command: "help" lists them. Without one they are read from the standard input.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     /// A line for people.
@@ -105,6 +126,7 @@ fn main() -> ExitCode {
         Verb::Check { pipelines } => check(pipelines.as_deref()),
         Verb::Print { page } => print(page),
         Verb::Health { data, ip } => health(&data, ip),
+        Verb::Ctl(options) => return control(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -149,12 +171,27 @@ async fn run(config: Config, options: &Serve) -> Result<bool> {
     Ok(server.stop().await)
 }
 
+/// The exit code is that of the command: 0 done, 1 not, 2 where the line was wrong.
+fn control(options: &Ctl) -> ExitCode {
+    let code = match options.command.as_slice() {
+        [] => ctl::many(&options.data, options.interactive),
+        words => ctl::one(&options.data, words),
+    };
+    code.map_or_else(
+        |error| {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        },
+        ExitCode::from,
+    )
+}
+
 fn start_log(format: LogFormat) -> Result<()> {
     let filter = EnvFilter::builder()
         .with_env_var("WEIR_LOG")
         .with_default_directive(tracing::Level::INFO.into())
         .try_from_env()
-        .or_else(|_| EnvFilter::try_new("info"))?;
+        .or_else(|_| EnvFilter::try_new(LOG))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let started = match format {

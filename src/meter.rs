@@ -169,7 +169,7 @@ impl Meter {
                 all.recorded_bytes.inc_by(*bytes);
             }
             Event::RecordingFailed { .. } => _ = all.failed_recordings.inc(),
-            Event::RecordingStarted { .. } => {}
+            Event::SessionStatus { .. } | Event::RecordingStarted { .. } | Event::RecordingHooked { .. } => {}
         }
     }
 }

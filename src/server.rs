@@ -14,22 +14,29 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::api::{self, Api};
-use crate::config::{Config, RecordPolicy, Rotation};
+use crate::api::{self, Access, Api};
+use crate::cli::console::Console;
+use crate::cli::local::Local;
+use crate::cli::ssh::{self, Ssh};
+use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
+use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
-use crate::media::{self, Catalog, CutRule, PeerOptions, Pipelines};
+use crate::listen::Listener;
+use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::{self, Pulls, RtspTransport, Rules};
+use crate::pull::wcs::{Dial, Limits, Trust};
+use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
-use crate::record::{self, Recorders};
+use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::Signal;
 use crate::store::Store;
+use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
@@ -39,13 +46,20 @@ use listeners::Listeners;
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
 
+/// How many pings in a row another server may leave without a sign of life.
+const PROBES: u32 = 3;
+
 /// A running server.
 pub struct Server {
     config: Config,
     api: Api,
     listeners: Listeners,
+    local: Local,
+    ssh: Option<Listener>,
     relay: Arc<Relay>,
     recorders: Recorders,
+    scripts: Scripts,
+    hooks: Hooks,
     tasks: TaskTracker,
     ports: PathBuf,
     /// Held until the end: it keeps a second weir from the data directory.
@@ -72,20 +86,28 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
-        let told = events.read();
         let meter = Meter::default();
         meter.follow(&events, &tasks);
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
+        let applications = Applications::open(&store).await?;
+        let users = users(&store).await?;
         let records = directory(&config.record.dir, "record_dir")?;
 
-        let found = (records.clone(), events.clone());
-        let owned = tokio::task::spawn_blocking(move || record::recover::own(&found.0, &found.1)).await?;
+        let (dir, found) = (records.clone(), events.clone());
+        let script = script(&config);
+        let scripted = script.is_some();
+        let recovery = move || {
+            let index = Index::open(&dir, scripted);
+            (record::recover::own(&index, &found), index)
+        };
+        let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let admission = Admission::new(config.limits.clone(), meter.clone());
         let hub = Hub::start(events, admission.clone(), &tasks);
+        let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
-        let recordings = api::Recordings::follow(records.clone(), told, &tasks);
+        let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
                 catalog: catalog.clone(),
@@ -93,6 +115,8 @@ impl Server {
                 hub: hub.clone(),
                 admission: admission.clone(),
                 rules: Arc::new(rules(&config, records)),
+                index: index.clone(),
+                retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
             &tasks,
         );
@@ -103,12 +127,25 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let parts = (catalog.clone(), running.clone(), hub.clone(), admission.clone());
+        let parts = (catalog.clone(), running.clone(), hub.clone(), hooks.clone(), admission.clone());
         let encoders = rtmp_tools(&config, parts, &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
+        let console = Console {
+            applications,
+            users,
+            hub: hub.clone(),
+            pulls: pulls.clone(),
+            records: index.dir().into(),
+            settings: config.settings().into(),
+        };
+        let access = match config.http.auth {
+            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            false => Access::open(),
+        };
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
+            hooks: hooks.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
             pictures: pictures.clone(),
@@ -122,11 +159,13 @@ impl Server {
         ledger.follow(&hub, &tasks);
         let api = Api {
             hub,
+            hooks: hooks.clone(),
             pulls,
             pipelines: running,
             pictures,
             connections,
-            recordings,
+            recorders: recorders.clone(),
+            recordings: index,
             web_root: web_root(&config)?,
             min_free_space: config.record.min_free_space,
             media_ports: config.webrtc.ports,
@@ -136,14 +175,31 @@ impl Server {
             meter,
             ledger,
             ports: api::Ports::default(),
+            access,
             cors: Arc::new(config.http.cors.clone()),
             max_body: config.http.max_body,
             closing: Arc::new(AtomicBool::new(false)),
             ending: CancellationToken::new(),
         };
         let listeners = Listeners::start(&config, &data, &tasks, (api.clone(), signal, encoders)).await?;
+        let ssh = start_ssh(&config, &data, console.clone()).await?;
+        let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
-        let server = Self { config, api, listeners, relay, recorders, tasks, ports, _store: store, _records: owned };
+        let server = Self {
+            config,
+            api,
+            listeners,
+            local,
+            ssh,
+            relay,
+            recorders,
+            scripts,
+            hooks,
+            tasks,
+            ports,
+            _store: store,
+            _records: owned,
+        };
         server.announce()?;
         Ok(server)
     }
@@ -158,6 +214,8 @@ impl Server {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
         let mut ports = self.listeners.ports();
         ports.insert("webrtc.port", viewers);
+        let ssh = self.ssh.as_ref().map(Listener::address);
+        ports.extend(ssh.map(|ssh| ("ssh.port", ssh.port())));
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
         std::fs::write(&draft, serde_json::to_vec(&ports)?)
@@ -166,6 +224,9 @@ impl Server {
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
         self.listeners.announce();
         tracing::info!("listening: viewers' media on UDP {viewers} (webrtc.port)");
+        if let Some(ssh) = ssh {
+            tracing::info!("listening: command line on ssh://{ssh} (ssh.port)");
+        }
         Ok(())
     }
 
@@ -181,8 +242,19 @@ impl Server {
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         // After the pulls: one may have this server as its source.
         complete &= step("RTMP clients are gone", self.listeners.stop_rtmp(left())).await;
+        // After all that it tells of.
+        complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
         complete &= step("REST is closed", self.listeners.stop_http(left())).await;
-        drop((self.api, self.recorders, self.listeners));
+        let (local, ssh) = (self.local.stop(left()), async {
+            match self.ssh {
+                Some(ssh) => ssh.stop(left()).await,
+                None => true,
+            }
+        });
+        complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
+        // One that hangs is the operator's: its file is in place, and seen again by the next start.
+        step("hook scripts have ended", self.scripts.finish(left())).await;
+        drop((self.api, self.recorders, self.scripts, self.hooks, self.listeners));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
@@ -214,6 +286,33 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
         .with_context(|| format!("cannot make the directory {} ({setting})", path.display()))
 }
 
+/// The command line over SSH, where it is switched on.
+async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Option<Listener>> {
+    let settings = &config.ssh;
+    let Some(port) = settings.port else { return Ok(None) };
+    let options = ssh::Options {
+        authorized_keys: settings.authorized_keys.clone(),
+        idle_timeout: settings.idle_timeout,
+        max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
+    };
+    let data = data.to_owned();
+    let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console)).await??;
+    let serve = move |stream, peer, stop| ssh::serve(ssh.clone(), stream, peer, stop);
+    let address = SocketAddr::new(config.ip_local, port);
+    let listener = Listener::start(address, serve).await;
+    listener.with_context(|| format!("cannot listen on {address} (ssh.port)")).map(Some)
+}
+
+/// The users there are. The password of a new installation is told here, and nowhere else.
+async fn users(store: &Store) -> Result<Users> {
+    let (users, first) = Users::open(store).await?;
+    if let Some(first) = first {
+        let change = "change it with `weir ctl passwd`";
+        tracing::info!("the command line's user {ADMIN} is new, with the password {} ({change})", first.0);
+    }
+    Ok(users)
+}
+
 /// The operator's folder of pages, which is theirs to make.
 fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
     let Some(folder) = &config.http.web_root else { return Ok(None) };
@@ -225,6 +324,19 @@ fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
     Ok(Some(real.into()))
 }
 
+fn script(config: &Config) -> Option<Script> {
+    let record = &config.record;
+    let path = record.hook_script.clone()?;
+    if !path.is_file() {
+        tracing::warn!(
+            "there is no file {} (on_record_hook_script): recordings are kept, and nothing sees them",
+            path.display()
+        );
+    }
+    // The script's working directory is another one.
+    Some(Script { path: std::path::absolute(&path).unwrap_or(path), limit: record.hook_timeout })
+}
+
 fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     let record = &config.record;
     let template = match record.policy {
@@ -233,12 +345,11 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     };
     record::Rules {
         dir,
-        cut: match record.rotation {
-            Rotation::Off => CutRule::Never,
-            Rotation::Time(time) => CutRule::After(time),
-            Rotation::Size(bytes) => CutRule::Size(bytes),
-        },
+        cut: record::cut(record.rotation),
         names: NameRules { template, encoding: record.name_encoding, exclude: record.excluded_characters.clone() },
+        formats: record.formats,
+        webm_audio: record.webm_audio,
+        sample_rate: record.sample_rate,
         min_free_space: record.min_free_space,
     }
 }
@@ -275,7 +386,32 @@ fn pull_tools(
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
         rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
         rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
+        wcs: wcs_tools(config)?,
     })
+}
+
+fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
+    let wcs = &config.wcs;
+    if wcs.insecure {
+        tracing::warn!(
+            "wcs_agent_insecure=true: certificates of other servers are NOT verified; anybody may listen in"
+        );
+    }
+    let trust = Trust { ca_file: wcs.ca_file.clone(), insecure: wcs.insecure };
+    let tls = wcs.ssl.then(|| trust.connector()).transpose();
+    let limits =
+        Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
+    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
+    let tools = pull::wcs::Tools {
+        dial: Dial { limits, connect: wcs.connect_timeout, tls },
+        options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
+        media_timeout: wcs.media_timeout,
+        origins: origins.context("an address of cdn_origins cannot be used")?,
+        rules: Rules { record_all: false, idle_timeout: wcs.idle_timeout },
+    };
+    tools.origins.iter().try_for_each(|origin| tools.check(origin)).context("an address of cdn_origins")?;
+    Ok(tools)
 }
 
 /// The addresses media goes over: `ip_local` where it is one, else every address of the host; its loopback only where it
@@ -292,6 +428,18 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
     let addresses: Vec<IpAddr> =
         all.iter().filter(|one| !one.is_loopback()).map(|one| one.ip()).filter(|ip| !link_local(ip)).collect();
     if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
+}
+
+async fn start_hooks(
+    config: &Config,
+    applications: Applications,
+    store: &Store,
+    hub: &Hub,
+    tasks: &TaskTracker,
+) -> Result<Hooks> {
+    let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)
 }
 
 fn relay_config(config: &Config) -> RelayConfig {
@@ -315,7 +463,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 
 fn rtmp_tools(
     config: &Config,
-    (catalog, pipelines, hub, admission): (Catalog, Pipelines, Hub, Admission),
+    (catalog, pipelines, hub, hooks, admission): (Catalog, Pipelines, Hub, Hooks, Admission),
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
     let settings = &config.rtmp;
@@ -326,6 +474,7 @@ fn rtmp_tools(
         catalog,
         pipelines,
         hub,
+        hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,
         limits: rtmp::Limits {

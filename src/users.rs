@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use blake2::Blake2sMac256;
+use blake2::digest::{CtOutput, KeyInit, Mac};
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
@@ -120,6 +122,18 @@ struct Shared {
     table: Table<Kept>,
     changing: Mutex<()>,
     hashing: Arc<Semaphore>,
+    /// The last password of each user that was right, so that a program that logs in with every call costs one slow
+    /// hash and not thousands.
+    known: std::sync::Mutex<BTreeMap<String, Known>>,
+    /// What keeps [`Known::tag`] from being tried out: a key of chance that no other process has.
+    key: [u8; 32],
+}
+
+/// A password that was right.
+struct Known {
+    tag: CtOutput<Blake2sMac256>,
+    /// The slow hash it fitted; another password has another.
+    hash: String,
 }
 
 impl Users {
@@ -138,6 +152,8 @@ impl Users {
             table,
             changing: Mutex::new(()),
             hashing: Arc::new(Semaphore::new(HASHES)),
+            known: std::sync::Mutex::default(),
+            key: rand::random(),
         };
         let users = Self(Arc::new(shared));
         if !empty {
@@ -166,10 +182,28 @@ impl Users {
         }
         let kept = self.0.now.load().get(name).cloned();
         let hash = kept.as_ref().map_or_else(|| NOBODY.clone(), |kept| kept.hash.clone());
-        let password = password.to_owned();
-        let fits = self.hashing(move || fits(&hash, &password)).await.unwrap_or(false);
+        let given = password.to_owned();
+        let fits = self.hashing(move || fits(&hash, &given)).await.unwrap_or(false);
         let kept = kept.filter(|_| fits)?;
+        if let Some(tag) = self.tag(password) {
+            let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(name.to_owned(), Known { tag, hash: kept.hash });
+        }
         Some(User { name: name.to_owned(), role: kept.role })
+    }
+
+    /// Whether [`Users::check`] has found just these right before, and the password is still the user's.
+    pub fn is_known(&self, name: &str, password: &str) -> bool {
+        let book = self.0.now.load();
+        let Some(kept) = book.get(name).filter(|_| password.len() <= MAX_PASSWORD) else { return false };
+        let Some(tag) = self.tag(password) else { return false };
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).is_some_and(|known| known.hash == kept.hash && known.tag == tag)
+    }
+
+    fn tag(&self, password: &str) -> Option<CtOutput<Blake2sMac256>> {
+        let mac = Blake2sMac256::new_from_slice(&self.0.key).ok()?;
+        Some(mac.chain_update(password).finalize())
     }
 
     /// Adds a user.
@@ -238,6 +272,7 @@ impl Users {
         let table = self.0.table.clone();
         blocking(move || table.write([change])).await?;
         self.0.now.store(Arc::new(book));
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(())
     }
 
@@ -359,6 +394,25 @@ mod tests {
         ] {
             assert_eq!(users.check(name, password).await.is_some(), good, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_right_before_is_known_until_it_is_wrong() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Store::open(data.path()).unwrap();
+        let (users, _) = Users::open(&store).await.unwrap();
+        users.add("bob", "one", Role::User).await.unwrap();
+        assert!(!users.is_known("bob", "one"), "nobody has looked");
+        assert!(users.check("bob", "two").await.is_none());
+        assert!(!users.is_known("bob", "two") && !users.is_known("bob", "one"));
+        assert!(users.check("bob", "one").await.is_some());
+        assert!(users.is_known("bob", "one"));
+        assert!(!users.is_known("bob", "two") && !users.is_known(ADMIN, "one") && !users.is_known("nobody", "one"));
+        users.set_password("bob", "two").await.unwrap();
+        assert!(!users.is_known("bob", "one"));
+        assert!(users.check("bob", "two").await.is_some() && users.is_known("bob", "two"));
+        users.remove("bob").await.unwrap();
+        assert!(!users.is_known("bob", "two"));
     }
 
     #[tokio::test]

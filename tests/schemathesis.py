@@ -33,7 +33,7 @@ def installed():
 
 
 def started(home):
-    ports = ("http.port", "ws.port", "webrtc.port", "rtmp.port", "https.port", "wss.port")
+    ports = ("http.port", "ws.port", "webrtc.port", "rtmp.port", "https.port", "wss.port", "ssh.port")
     sets = [f"{port}=0" for port in ports] + ["ip_local=127.0.0.1", "rest_max_requests=0", f"record_dir={home}/records"]
     arguments = [word for setting in sets for word in ("--set", setting)]
     log = open(home / "weir.log", "wb")

@@ -127,10 +127,14 @@ const SENTENCES = {
   streamWaits: (event) => `waits: ${event.reason}`,
   streamInterrupted: (event) => `is interrupted: ${event.reason}`,
   streamEnded: (event) => `has ended: ${event.info}`,
+  sessionStatus: (event) => `${event.published ? "publisher" : "player"} ${event.status}${event.info ? `: ${event.info}` : ""}`,
   pullRetry: (event) => `has no source (try ${event.attempts}): ${event.reason}`,
   pullFailed: (event) => `is given up: ${event.reason}`,
   recordingStarted: (event) => `is recorded to ${event.name}`,
   recordingFinished: (event) => `is recorded: ${event.name}, ${duration(event.duration)}, ${bytes(event.size)}`,
+  recordingHooked: (event) => event.exitCode === 0
+    ? `has been seen by the hook script: ${event.name}`
+    : `failed in the hook script: ${event.name}, ${event.reason ?? `exit code ${event.exitCode}`}`,
   recordingFailed: (event) => `cannot be recorded: ${event.reason}`,
   lagged: (event) => `${event.missed} events were missed`,
 };

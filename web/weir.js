@@ -60,8 +60,8 @@ export function recordUrl(name, download = false) {
 }
 
 const EVENTS = [
-  "streamStarted", "streamLive", "streamInterrupted", "streamWaits", "streamEnded", "pullRetry",
-  "pullFailed", "recordingStarted", "recordingFinished", "recordingFailed", "lagged",
+  "streamStarted", "streamLive", "streamInterrupted", "streamWaits", "streamEnded", "sessionStatus", "pullRetry",
+  "pullFailed", "recordingStarted", "recordingFinished", "recordingFailed", "recordingHooked", "lagged",
 ];
 
 /**

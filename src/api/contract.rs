@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, ErrorBody};
 use super::routes::Answer;
-use super::{connection, pipelines, pull, recordings, stream};
+use super::{connection, pipelines, pull, recorder, recordings, stream};
+use crate::hook;
 
 /// A call as the contract has it.
 pub struct Call {
@@ -42,6 +43,11 @@ impl Call {
     /// A call that only reads.
     pub fn get(path: impl Into<String>, summary: &'static str) -> Self {
         Self { methods: &["get"], ..Self::post(path, summary) }
+    }
+
+    /// A call that takes something away.
+    pub fn delete(path: impl Into<String>, summary: &'static str) -> Self {
+        Self { methods: &["delete"], ..Self::post(path, summary) }
     }
 
     /// What its body holds.
@@ -123,10 +129,13 @@ fn calls() -> Vec<Call> {
     calls.extend(stream::calls());
     calls.extend(connection::calls());
     calls.extend(pipelines::calls());
+    calls.extend(recorder::calls());
     calls.extend(recordings::calls());
     calls.extend([
         Call::get("/rest-api/ports", "The ports of the listeners, by the names of their settings.")
             .gives::<BTreeMap<String, u16>>(),
+        Call::get("/rest-api/hooks", "What became of the calls of hook servers, by application.")
+            .gives::<BTreeMap<String, hook::Counts>>(),
         Call::get("/rest-api/openapi.json", "This document.").gives::<Map<String, Value>>(),
         Call::get("/health/live", "Whether the process answers.").gives::<Map<String, Value>>(),
         Call::get("/health/ready", "Whether the server takes work: 200, or 503 with the reasons.")

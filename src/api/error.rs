@@ -14,6 +14,7 @@ use crate::media::graph::GraphError;
 use crate::name::{NameError, mask};
 use crate::picture::PictureError;
 use crate::pull::{PullError, UriError};
+use crate::record::RecordError;
 
 /// What a caller is told when a call fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +96,12 @@ impl From<PullError> for ApiError {
     fn from(error: PullError) -> Self {
         match error {
             PullError::AlreadyPulled { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPulled", error.to_string()),
+            PullError::AlreadyPushed { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPushed", error.to_string()),
+            PullError::NoStream(_) => Self::not_found("StreamNotFound", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
             PullError::Refused(refused) => refused.into(),
+            PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
+            PullError::Uri(error) => error.into(),
             PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),
             PullError::Publish(error) => error.into(),
@@ -139,6 +144,20 @@ impl From<PictureError> for ApiError {
             PictureError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "SnapshotFailed", error.to_string())
             }
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::NoSession(_) => Self::not_found("StreamNotFound", error.to_string()),
+            RecordError::NotRecorded(_) => Self::not_found("RecorderNotFound", error.to_string()),
+            RecordError::Failed(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordingFailed", error.to_string())
+            }
+            RecordError::Refused(refused) => refused.into(),
+            RecordError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }
 }

@@ -91,6 +91,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::StreamEnded { stream, session, info } => {
             ("streamEnded", Some(stream), Some(session), json!({"info": mask(info)}))
         }
+        Event::SessionStatus { stream, session, status, info, published, app_key, .. } => {
+            let info = info.as_deref().map(mask);
+            let fields = json!({"status": status, "info": info, "published": published, "appKey": app_key});
+            ("sessionStatus", Some(stream), Some(session), fields)
+        }
         Event::PullRetry { stream, session, reason, attempts, wait } => {
             let fields = json!({"reason": mask(reason), "attempts": attempts, "wait": ms(*wait)});
             ("pullRetry", Some(stream), Some(session), fields)
@@ -104,6 +109,11 @@ fn shown(event: &Event) -> (&'static str, Value) {
         Event::RecordingFinished { stream, session, file, duration, bytes, recovered, last } => {
             let fields = json!({"name": file_name(file), "duration": ms(*duration), "size": bytes, "recovered": recovered, "last": last});
             ("recordingFinished", stream.as_ref(), session.as_ref(), fields)
+        }
+        Event::RecordingHooked { stream, session, file, exit, failure, took } => {
+            let failure = failure.as_deref().map(mask);
+            let fields = json!({"name": file_name(file), "exitCode": exit, "reason": failure, "took": ms(*took)});
+            ("recordingHooked", stream.as_ref(), session.as_ref(), fields)
         }
         Event::RecordingFailed { stream, session, reason } => {
             ("recordingFailed", Some(stream), Some(session), json!({"reason": mask(reason)}))

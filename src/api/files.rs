@@ -39,6 +39,10 @@ pub async fn record(api: &Api, request: &Request, name: &str) -> Result<Answer, 
     let name = plain(name).filter(|name| State::of(name) == State::Finished).ok_or_else(none)?;
     let dir = api.recordings.dir();
     let mut found = found(dir, &dir.join(&name)).await.map_err(|_| none())?;
+    // By its extension alone it could be TypeScript.
+    if name.ends_with(".ts") {
+        "video/mp2t".clone_into(&mut found.kind);
+    }
     // A page that somebody left among the recordings must not run as one of ours.
     if !["video/", "audio/"].iter().any(|media| found.kind.starts_with(media)) {
         BYTES.clone_into(&mut found.kind);
@@ -79,7 +83,7 @@ fn inside(root: &Path, path: &str) -> Option<PathBuf> {
 }
 
 /// One name in a folder, decoded; `None` for what is no such name, or a hidden one: `..`, `%2e%2e`, `a%2fb`, `.git`.
-fn plain(segment: &str) -> Option<String> {
+pub fn plain(segment: &str) -> Option<String> {
     let name = percent_decode_str(segment).decode_utf8().ok()?;
     let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
     (!bad).then(|| name.into_owned())

@@ -1,18 +1,21 @@
 //! The REST API over warp: [`routes`] is the table, a file a family, [`error`] the one place where an error becomes a
 //! status.
 
+mod access;
 mod connection;
 mod contract;
 pub mod error;
 mod events;
 mod files;
 mod health;
+mod hooks;
 mod metrics;
 mod pages;
 mod pipelines;
 mod ports;
 mod pull;
 mod range;
+mod recorder;
 mod recordings;
 mod request;
 mod routes;
@@ -30,16 +33,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Refused};
 use crate::config::Cors;
+use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
+use crate::record::{Index, Recorders};
 
+pub use access::Access;
 pub use contract::openapi_document;
 pub use metrics::Ledger;
 pub use ports::Ports;
-pub use recordings::Recordings;
 pub use serve::serve;
 
 /// What the handlers work with. A cheap handle.
@@ -47,6 +52,8 @@ pub use serve::serve;
 pub struct Api {
     /// Streams.
     pub hub: Hub,
+    /// Hook servers.
+    pub hooks: Hooks,
     /// Pull agents.
     pub pulls: Pulls,
     /// Running pipelines.
@@ -55,8 +62,10 @@ pub struct Api {
     pub pictures: Pictures,
     /// Browsers' connections.
     pub connections: Connections,
+    /// Running recordings.
+    pub recorders: Recorders,
     /// Recorded files.
-    pub recordings: Recordings,
+    pub recordings: Index,
     /// The operator's folder of pages, absolute.
     pub web_root: Option<Arc<Path>>,
     /// The free bytes that recordings leave; 0 for no limit.
@@ -75,6 +84,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The ports in use.
     pub ports: Ports,
+    /// Who may call.
+    pub access: Access,
     /// What pages of other origins may do.
     pub cors: Arc<Cors>,
     /// The largest request body, bytes.

@@ -11,11 +11,15 @@ use super::request::{Request, flag, flag_schema};
 use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::name::StreamName;
-use crate::pull::{Agent, AgentStatus, AgentView, Family, PullRequest, SourceUri};
+use crate::pull::{Agent, AgentStatus, AgentView, Direction, Family, PullRequest, PushRequest, Scheme, SourceUri};
+
+/// Publishes a stream of ours on another server.
+const PUSH: &str = "push";
 
 /// Whether a family has a call.
 pub fn has(family: Family, call: &str) -> bool {
-    call == starts(family) || ["find_all", "find", "terminate"].contains(&call)
+    let pushes = family == Family::Pull && call == PUSH;
+    pushes || call == starts(family) || ["find_all", "find", "terminate"].contains(&call)
 }
 
 /// The call that starts an agent.
@@ -34,6 +38,7 @@ struct PullFields {
     local_stream_name: Option<String>,
     /// What RTSP calls the same.
     to_stream: Option<String>,
+    remote_stream_name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
     #[schemars(schema_with = "flag_schema")]
     record: Option<bool>,
@@ -62,6 +67,7 @@ struct Wanted {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "PullAgent")]
 struct AgentBody {
+    direction: Direction,
     local_media_session_id: String,
     remote_media_session_id: Option<String>,
     local_stream_name: String,
@@ -93,7 +99,9 @@ pub fn calls() -> Vec<Call> {
                 .takes::<Wanted>(),
         ]
     };
-    [of("pull/rtmp", Family::Rtmp), of("rtsp", Family::Rtsp), of("pull", Family::Pull)].into_iter().flatten().collect()
+    let push = Call::post(format!("/rest-api/pull/{PUSH}"), "Publishes a stream of ours on another server.");
+    let families = [of("pull/rtmp", Family::Rtmp), of("rtsp", Family::Rtsp), of("pull", Family::Pull)];
+    families.into_iter().flatten().chain([push.takes::<PullFields>()]).collect()
 }
 
 /// A call that the family [`has`].
@@ -102,6 +110,7 @@ pub async fn call(api: &Api, family: Family, call: &str, request: &Request) -> R
         "find_all" => find_all(api, family),
         "find" => find(api, family, request),
         "terminate" => terminate(api, family, request).await,
+        PUSH => push(api, request).await,
         _ => pull(api, family, request).await,
     }
 }
@@ -116,9 +125,13 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
         let sentence = "localStreamName and toStream are one thing: give one of them";
         return Err(ApiError::bad("InvalidField", sentence));
     }
+    let uri = SourceUri::parse(&uri)?;
+    // Other addresses name the stream themselves.
+    let remote_name = fields.remote_stream_name.filter(|name| !name.is_empty() && uri.scheme() == Scheme::Wcs);
     let request = PullRequest {
         family,
-        uri: SourceUri::parse(&uri)?,
+        uri,
+        remote_name: remote_name.map(|name| StreamName::new(&name)).transpose()?,
         local_name: local_name.map(|name| StreamName::new(name)).transpose()?,
         record: fields.record.unwrap_or(false),
         has_audio: fields.has_audio.unwrap_or(true),
@@ -126,6 +139,21 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
         on_demand: false,
     };
     api.pulls.pull(request).await?;
+    Ok(Answer::Void)
+}
+
+async fn push(api: &Api, request: &Request) -> Result<Answer, ApiError> {
+    let fields: PullFields = request.fields()?;
+    let missing = |field: &str| ApiError::bad("FieldMissing", format!("the field {field} is missing"));
+    let local = fields.local_stream_name.filter(|name| !name.is_empty()).ok_or_else(|| missing("localStreamName"))?;
+    let remote = fields.remote_stream_name.filter(|name| !name.is_empty()).unwrap_or_else(|| local.clone());
+    let uri = fields.uri.ok_or_else(|| missing("uri"))?;
+    let request = PushRequest {
+        uri: SourceUri::parse(&uri)?,
+        local_name: StreamName::new(&local)?,
+        remote_name: StreamName::new(&remote)?,
+    };
+    api.pulls.push(request).await?;
     Ok(Answer::Void)
 }
 
@@ -210,11 +238,12 @@ impl AgentBody {
     fn of(family: Family, view: AgentView) -> Self {
         let name = view.local_name.to_string();
         Self {
+            direction: view.direction,
             local_media_session_id: view.session.to_string(),
-            remote_media_session_id: None,
+            remote_media_session_id: view.remote_session.map(|session| session.to_string()),
             to_stream: (family == Family::Rtsp).then(|| name.clone()),
             local_stream_name: name,
-            remote_stream_name: None,
+            remote_stream_name: view.remote_name.map(|name| name.to_string()),
             uri: view.uri.to_string(),
             status: status_word(family, view.status),
             has_audio: view.has_audio,

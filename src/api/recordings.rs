@@ -1,46 +1,20 @@
-//! `/rest-api/recordings`: the files of `record_dir`, with what the events told of them.
+//! `/rest-api/recordings`: the files of `record_dir`, with what is known of each.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::io;
+use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::{broadcast, watch};
-use tokio_util::task::TaskTracker;
 use warp::http::StatusCode;
 
 use super::Api;
 use super::contract::Call;
 use super::error::ApiError;
+use super::files::plain;
 use super::routes::Answer;
-use crate::event::{Event, epoch_ms};
+use crate::event::epoch_ms;
 use crate::record::name::finished;
-
-/// Of how many files the events' words are kept: older ones are listed all the same, by what the disk knows.
-const REMEMBERED: usize = 4096;
-
-/// The directory of recordings, and what events told of its files. A cheap handle.
-#[derive(Clone)]
-pub struct Recordings {
-    dir: Arc<Path>,
-    told: watch::Receiver<Told>,
-}
-
-/// What events told, by file name.
-#[derive(Default)]
-struct Told {
-    files: BTreeMap<String, About>,
-    /// The names in the order they came.
-    order: VecDeque<String>,
-}
-
-#[derive(Clone, Default)]
-struct About {
-    stream: Option<String>,
-    duration: Option<Duration>,
-}
+use crate::record::{Entry, Index};
 
 /// Where a file of the directory is in its life; its name says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -62,14 +36,16 @@ struct Recording {
     size: u64,
     modified: u64,
     state: State,
-    stream: Option<String>,
-    /// Milliseconds.
-    duration: Option<u64>,
+    #[serde(flatten)]
+    known: Entry,
 }
 
 /// The calls of this family, for the contract.
 pub fn calls() -> Vec<Call> {
-    vec![Call::get("/rest-api/recordings", "The files of record_dir.").gives::<Vec<Recording>>()]
+    vec![
+        Call::get("/rest-api/recordings", "The files of record_dir.").gives::<Vec<Recording>>(),
+        Call::delete("/rest-api/recordings/{name}", "Deletes a file that nobody writes and no hook script waits for."),
+    ]
 }
 
 impl State {
@@ -85,67 +61,13 @@ impl State {
     }
 }
 
-impl Recordings {
-    /// Listens to the events from now on, in a task of its own that ends with the feed.
-    pub fn follow(dir: PathBuf, events: broadcast::Receiver<Event>, tasks: &TaskTracker) -> Self {
-        let (view, told) = watch::channel(Told::default());
-        tasks.spawn(listen(events, view));
-        Self { dir: dir.into(), told }
-    }
-
-    /// The directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-}
-
-async fn listen(mut events: broadcast::Receiver<Event>, view: watch::Sender<Told>) {
-    loop {
-        match events.recv().await {
-            Ok(event) => view.send_modify(|told| told.hear(event)),
-            // What is missed here is missing in the list, and the file is listed all the same.
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-impl Told {
-    fn hear(&mut self, event: Event) {
-        let (file, about) = match event {
-            Event::RecordingStarted { stream, file, .. } => {
-                (file, About { stream: Some(stream.to_string()), duration: None })
-            }
-            Event::RecordingFinished { stream, file, duration, .. } => {
-                (file, About { stream: stream.map(|stream| stream.to_string()), duration: Some(duration) })
-            }
-            _ => return,
-        };
-        let Some(name) = file.file_name().and_then(|name| name.to_str()) else { return };
-        if self.files.insert(name.to_owned(), about).is_none() {
-            self.order.push_back(name.to_owned());
-        }
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.files.remove(&oldest);
-        }
-    }
-}
-
 /// `/recordings`: newest first.
 pub async fn list(api: &Api) -> Result<Answer, ApiError> {
-    let recordings = api.recordings.clone();
+    let index = api.recordings.clone();
     let listed = tokio::task::spawn_blocking(move || {
-        let mut files = files(recordings.dir())?;
-        let told = recordings.told.borrow();
-        for file in &mut files {
-            let about = told.files.get(&file.name).cloned().unwrap_or_default();
-            file.stream = about.stream;
-            file.duration = about.duration.map(|long| u64::try_from(long.as_millis()).unwrap_or(u64::MAX));
-        }
+        let mut files = files(&index)?;
         files.sort_by(|a, b| b.modified.cmp(&a.modified).then_with(|| b.name.cmp(&a.name)));
-        Ok::<_, std::io::Error>(files)
+        Ok::<_, io::Error>(files)
     });
     let failed = |why: String| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordingsUnreadable", format!("record_dir: {why}"))
@@ -154,10 +76,34 @@ pub async fn list(api: &Api) -> Result<Answer, ApiError> {
     Answer::json(&files.map_err(|error| failed(error.to_string()))?)
 }
 
-/// The plain files of a directory that are not hidden.
-fn files(dir: &Path) -> std::io::Result<Vec<Recording>> {
+/// `DELETE /recordings/{name}`: a finished file, or one that is broken.
+pub async fn delete(api: &Api, name: &str) -> Result<Answer, ApiError> {
+    let none = || ApiError::not_found("RecordNotFound", "there is no recording of that name");
+    let name = plain(name).ok_or_else(none)?;
+    let in_use = |why: &str| ApiError::new(StatusCode::CONFLICT, "RecordInUse", format!("{name} {why}"));
+    if State::of(&name) == State::Writing {
+        let exists = tokio::fs::try_exists(api.recordings.dir().join(&name)).await.unwrap_or(false);
+        return Err(if exists { in_use("is being written") } else { none() });
+    }
+    if api.recordings.entry(&name).is_some_and(|entry| entry.hook.is_open()) {
+        return Err(in_use("is still to be seen by its hook script (on_record_hook_script)"));
+    }
+    let (index, file) = (api.recordings.clone(), name.clone());
+    let deleted = tokio::task::spawn_blocking(move || index.delete(&file)).await.map_err(io::Error::other);
+    match deleted.flatten() {
+        Ok(()) => Ok(Answer::Void),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(none()),
+        Err(error) => {
+            let sentence = format!("{name} cannot be deleted: {error}");
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordUndeletable", sentence))
+        }
+    }
+}
+
+/// The plain files of a directory that are not hidden, with what is known of each.
+fn files(index: &Index) -> std::io::Result<Vec<Recording>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
+    for entry in std::fs::read_dir(index.dir())? {
         let entry = entry?;
         let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else {
             continue;
@@ -165,12 +111,12 @@ fn files(dir: &Path) -> std::io::Result<Vec<Recording>> {
         // A file that got its final name since the directory was read is seen under that name next time.
         let Ok(about) = entry.metadata() else { continue };
         if about.is_file() {
+            let known = index.entry(finished(&name).unwrap_or(&name));
             files.push(Recording {
                 size: about.len(),
                 modified: epoch_ms(about.modified().unwrap_or(SystemTime::UNIX_EPOCH)),
                 state: State::of(&name),
-                stream: None,
-                duration: None,
+                known: known.map(|entry| entry.shown()).unwrap_or_default(),
                 name,
             });
         }
@@ -182,12 +128,6 @@ fn files(dir: &Path) -> std::io::Result<Vec<Recording>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::name::{MediaSessionId, StreamName};
-
-    fn started(file: &str) -> Event {
-        let stream = StreamName::new("rtmp://u:secret@h/live").unwrap();
-        Event::RecordingStarted { stream, session: MediaSessionId::random(), file: file.into() }
-    }
 
     #[test]
     fn names_tell_the_state() {
@@ -202,25 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn what_events_tell_is_bounded_and_masked() {
-        let mut told = Told::default();
-        for n in 0..=REMEMBERED {
-            told.hear(started(&format!("/r/{n}.mp4.tmp")));
-            told.hear(started(&format!("/r/{n}.mp4.tmp")));
-        }
-        assert_eq!((told.files.len(), told.order.len()), (REMEMBERED, REMEMBERED));
-        assert!(!told.files.contains_key("0.mp4.tmp"));
-        assert_eq!(told.files["1.mp4.tmp"].stream.as_deref(), Some("rtmp://u:***@h/live"));
-    }
-
-    #[test]
     fn only_plain_files_are_listed() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.mp4"), "four").unwrap();
         std::fs::write(dir.path().join(".hidden"), "").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link.mp4")).unwrap();
-        let files = files(dir.path()).unwrap();
+        let index = Index::open(dir.path(), false);
+        let mut known = Entry::default();
+        known.stream = Some("a".into());
+        index.note("a.mp4", known);
+        let files = files(&index).unwrap();
         assert_eq!(files.iter().map(|file| (file.name.as_str(), file.size)).collect::<Vec<_>>(), [("a.mp4", 4)]);
+        assert_eq!(files[0].known.stream.as_deref(), Some("a"));
     }
 }

@@ -9,10 +9,12 @@ use serde::Serialize;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use warp::{Filter, Rejection, Reply};
 
+use super::access::CHALLENGE;
 use super::error::ApiError;
 use super::request::Request;
 use super::{
-    Api, connection, contract, events, files, health, metrics, pages, pipelines, ports, pull, recordings, stat, stream,
+    Api, connection, contract, events, files, health, hooks, metrics, pages, pipelines, ports, pull, recorder,
+    recordings, stat, stream,
 };
 use crate::pull::Family;
 
@@ -43,6 +45,7 @@ impl Answer {
 const FAMILIES: [&str; 8] = ["pull", "rtsp", "stream", "connection", "pipelines", "recordings", "events", "ports"];
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
 const BOTH: &[Method] = &[Method::POST, Method::GET];
 
 async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
@@ -51,7 +54,9 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let methods = match segments[..] {
         ["rest-api", "pull", "pull"] | ["rest-api", "pull", "rtmp", "pull"] | ["rest-api", "rtsp", "startup"] => POST,
         ["rest-api", .., "terminate" | "snapshot"] => POST,
-        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "openapi.json", ..] => GET,
+        ["rest-api", "stream", "startRecording" | "stopRecording"] | ["rest-api", "recorder", "startup"] => POST,
+        ["rest-api", "recordings", _] => DELETE,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "hooks" | "openapi.json", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
@@ -65,6 +70,13 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "stream", "find"] => stream::find(api, request),
             ["rest-api", "stream", "terminate"] => stream::terminate(api, request).await,
             ["rest-api", "stream", "snapshot"] => stream::snapshot(api, request).await,
+            ["rest-api", "stream", "startRecording"] | ["rest-api", "recorder", "startup"] => {
+                recorder::start(api, request).await
+            }
+            ["rest-api", "stream", "stopRecording"] | ["rest-api", "recorder", "terminate"] => {
+                recorder::stop(api, request).await
+            }
+            ["rest-api", "recorder", "find_all"] => recorder::find_all(api),
             ["rest-api", "connection", "find_all"] => connection::find_all(api),
             ["rest-api", "connection", "find"] => connection::find(api, request),
             ["rest-api", "connection", "terminate"] => connection::terminate(api, request).await,
@@ -73,9 +85,11 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "pipelines", id, "graph.dot"] => pipelines::dot(api, id).await,
             ["rest-api", "pipelines", id, "graph.svg"] => pipelines::svg(api, id).await,
             ["rest-api", "recordings"] => recordings::list(api).await,
+            ["rest-api", "recordings", name] => recordings::delete(api, name).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
             ["rest-api", "openapi.json"] => contract::openapi(),
+            ["rest-api", "hooks"] => hooks::counts(api),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
             [] if request.is_stat() => stat::page(api, request).await,
@@ -96,10 +110,11 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "pull", "rtmp", call] => pull::has(Family::Rtmp, call),
         ["rest-api", "pull", call] => pull::has(Family::Pull, call),
         ["rest-api", "rtsp", call] => pull::has(Family::Rtsp, call),
-        ["rest-api", "stream", "snapshot"] => true,
+        ["rest-api", "stream", "snapshot" | "startRecording" | "stopRecording"] => true,
+        ["rest-api", "recorder", call] => ["startup", "terminate", "find_all"].contains(call),
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "openapi.json"] => true,
-        ["rest-api", "pipelines", _] | ["health", "live" | "ready"] | ["metrics"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "hooks" | "openapi.json"] => true,
+        ["rest-api", "pipelines" | "recordings", _] | ["health", "live" | "ready"] | ["metrics"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),
@@ -181,6 +196,8 @@ async fn handled<B: Buf>(
         }
         api.admission.request(api.peer)?;
     }
+    // Before anything of theirs is kept.
+    api.access.check(request, api.peer).await?;
     let limit = api.admission.limits().body;
     let Ok(body) = tokio::time::timeout(limit, collected(body, api)).await else {
         api.meter.refused("rest_body_timeout");
@@ -250,6 +267,9 @@ fn failure(error: &ApiError, path: &str) -> Response {
         success(Answer::Data("text/plain;charset=UTF-8", format!("{}\n", error.sentence).into()))
     };
     *response.status_mut() = error.status;
+    if error.status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
     response
 }
 

@@ -1,19 +1,25 @@
 //! `/rest-api/stream/*`. Source: wcs.md 1.4, 1.10, 14.
 
+use std::time::Duration;
+
 use data_encoding::BASE64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use warp::http::StatusCode;
 
 use super::Api;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
 use super::routes::Answer;
-use crate::event::epoch_ms;
-use crate::hub::{Figures, Role, SessionView, StreamHandle, StreamView};
+use crate::hub::{Figures, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
+
+/// Longest time the sessions that `/stream/terminate` ends may take until the caller is told so.
+const LEAVING: Duration = Duration::from_secs(20);
 
 /// Every field that is present must fit.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -34,53 +40,6 @@ struct Wanted {
     display: Vec<String>,
 }
 
-/// The `Stream` object of wcs.md 1.4. A field with nothing behind it has the value WCS shows in that case.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Stream")]
-struct StreamBody {
-    app_key: String,
-    session_id: String,
-    media_session_id: String,
-    name: String,
-    published: bool,
-    has_video: bool,
-    has_audio: bool,
-    status: &'static str,
-    sdp: &'static str,
-    audio_codec: Option<String>,
-    video_codec: Option<String>,
-    record: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    record_name: Option<String>,
-    width: u32,
-    height: u32,
-    bitrate: u32,
-    min_bitrate: u32,
-    max_bitrate: u32,
-    quality: u32,
-    history: bool,
-    gop: u32,
-    fps: u32,
-    audio_bitrate: u32,
-    codec_impl: &'static str,
-    transport: &'static str,
-    cvo_extension: bool,
-    create_date: u64,
-    media_type: &'static str,
-    media_provider: &'static str,
-    audio_state: Muted,
-    video_state: Muted,
-    renditions: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metrics: Option<Map<String, Value>>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Muted {
-    muted: bool,
-}
-
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "SnapshotOf")]
@@ -98,10 +57,10 @@ struct Snapshot {
 pub fn calls() -> Vec<Call> {
     let path = |call: &str| format!("/rest-api/stream/{call}");
     vec![
-        Call::list(path("find_all"), "Every media session: publishers and players.").gives::<Vec<StreamBody>>(),
+        Call::list(path("find_all"), "Every media session: publishers and players.").gives::<Vec<Shown>>(),
         Call::post(path("find"), "The media sessions that every given field fits.")
             .takes::<Wanted>()
-            .gives::<Vec<StreamBody>>(),
+            .gives::<Vec<Shown>>(),
         Call::post(path("terminate"), "Ends the media sessions that every given field fits.").takes::<Wanted>(),
         Call::post(path("snapshot"), "A picture of a stream.").takes::<Of>().gives::<Snapshot>(),
     ]
@@ -119,7 +78,7 @@ pub fn find(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     answered(&wanted.among(api))
 }
 
-fn answered(found: &[(StreamHandle, MediaSessionId, StreamBody)]) -> Result<Answer, ApiError> {
+fn answered(found: &[(StreamHandle, MediaSessionId, Shown)]) -> Result<Answer, ApiError> {
     if found.is_empty() {
         return Err(none());
     }
@@ -135,12 +94,17 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
         return Err(none());
     }
     let sessions: Vec<_> = found.iter().map(|(stream, session, _)| (stream, session)).collect();
-    sessions.iter().for_each(|(stream, session)| stream.terminate(session));
-    for (stream, session) in sessions {
-        stream.left(session).await;
-        // An agent that is still on the list would be in the way of who pulls its source again.
-        api.pulls.gone(session.clone()).await;
-    }
+    sessions.iter().for_each(|(stream, session)| stream.terminate(session, STOPPED_BY_REST));
+    let gone = async {
+        for (stream, session) in sessions {
+            stream.left(session).await;
+            // An agent that is still on the list would be in the way of who pulls its source again.
+            api.pulls.gone(session.clone()).await;
+        }
+    };
+    // They end all the same; each of their steps has a deadline of its own.
+    let late = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "NotGone", "some of them take long to end");
+    timeout(LEAVING, gone).await.map_err(late)?;
     Ok(Answer::Void)
 }
 
@@ -170,13 +134,14 @@ impl Wanted {
         if some { Ok(()) } else { Err(ApiError::bad("FilterMissing", sentence)) }
     }
 
-    fn among(&self, api: &Api) -> Vec<(StreamHandle, MediaSessionId, StreamBody)> {
+    fn among(&self, api: &Api) -> Vec<(StreamHandle, MediaSessionId, Shown)> {
         let metrics = self.display.iter().any(|what| what == "metrics");
         let mut found = Vec::new();
         for stream in api.hub.streams().values() {
             let view = stream.view();
             for session in view.sessions.iter().filter(|session| self.fits(&view, session)) {
-                let mut body = body(&view, session);
+                let mut body = Shown::of(&view, session);
+                body.name = view.name.to_string();
                 body.metrics = metrics.then(|| figures(stream, &view.tracks, session));
                 found.push((stream.clone(), session.id.clone(), body));
             }
@@ -194,46 +159,6 @@ impl Wanted {
             && (same(&self.name, view.name.as_str()) || same(&self.name, &view.name.to_string()))
             && self.published.is_none_or(|published| published == (session.role == Role::Publisher))
             && same(&self.status, session.status)
-    }
-}
-
-fn body(view: &StreamView, session: &SessionView) -> StreamBody {
-    let track = |kind| view.tracks.iter().find(|track| track.kind == kind);
-    let (video, audio) = (track(Kind::Video), track(Kind::Audio));
-    StreamBody {
-        app_key: session.app_key.clone(),
-        session_id: session.connection.clone(),
-        media_session_id: session.id.to_string(),
-        name: view.name.to_string(),
-        published: session.role == Role::Publisher,
-        has_video: video.is_some(),
-        has_audio: audio.is_some(),
-        status: session.status,
-        sdp: "",
-        audio_codec: audio.map(Track::wcs_codec),
-        video_codec: video.map(Track::wcs_codec),
-        record: view.record.is_some(),
-        record_name: view.record_name.clone(),
-        width: video.map_or(0, |track| track.width),
-        height: video.map_or(0, |track| track.height),
-        bitrate: 0,
-        min_bitrate: 0,
-        max_bitrate: 0,
-        quality: 0,
-        history: false,
-        gop: 0,
-        fps: 0,
-        audio_bitrate: 0,
-        codec_impl: "",
-        transport: session.transport,
-        cvo_extension: false,
-        create_date: epoch_ms(session.since),
-        media_type: session.media_type,
-        media_provider: session.provider,
-        audio_state: Muted { muted: view.audio_muted },
-        video_state: Muted { muted: view.video_muted },
-        renditions: view.renditions.clone(),
-        metrics: None,
     }
 }
 

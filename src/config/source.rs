@@ -102,7 +102,9 @@ impl fmt::Display for Problems {
 
 /// The text to show for the value of a setting: stars in place of a secret.
 pub(super) fn mask<'a>(key: &str, value: &'a str) -> &'a str {
-    if is_secret(key) && !value.is_empty() { "***" } else { value }
+    // A switch is none, whatever it switches.
+    let plain = matches!(value, "" | "true" | "false");
+    if is_secret(key) && !plain { "***" } else { value }
 }
 
 /// The effective text of every setting while the layers are laid, and what was found wrong on the way.

@@ -9,6 +9,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("ip_local", "::1"),
     ("http.port", "0"),
     ("rest_max_body", "2K"),
+    ("disable_rest_auth", "false"),
+    // What a secret is shown as.
+    ("rest_api_token", "***"),
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
@@ -38,6 +41,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_max_chunk", "64K"),
     ("use_fdk_aac", "true"),
     ("disable_drop_aac_frame", "true"),
+    ("ssh.port", "free"),
+    ("ssh_authorized_keys", "/etc/weir/keys"),
+    ("ssh_idle_timeout", "9"),
+    ("ssh_max_connections", "5"),
     ("record_dir", "/srv/records"),
     ("record_rotation", "20M"),
     ("stream_record_policy", "streamName"),
@@ -47,6 +54,13 @@ const OTHERS: &[(&str, &str)] = &[
     ("record_streams", "false"),
     ("record_flash_published_streams", "true"),
     ("record_rtsp_streams", "true"),
+    ("record_formats", "h264-ts,vp8-mkv"),
+    ("record_webm_audio", "opus"),
+    ("record_audio_codec_sample_rate", "48000"),
+    ("on_record_hook_script", "/srv/hook"),
+    ("on_record_hook_timeout", "7"),
+    ("record_max_age", "30d"),
+    ("record_max_total_size", "100G"),
     ("record_min_free_space", "0"),
     ("rtmp_agent_sdp", "/etc/agent.sdp"),
     ("pull_connect_timeout", "1"),
@@ -57,6 +71,27 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_activity_timer_timeout", "0"),
     ("rtsp_activity_timer_timeout", "0"),
     ("rtsp_interleaved_mode", "false"),
+    ("wcs_agent_ssl", "true"),
+    ("wcs_agent_ca_file", "/etc/ca.pem"),
+    ("wcs_agent_insecure", "true"),
+    ("wcs_agent_connect_timeout", "11"),
+    ("wcs_agent_answer_timeout", "12"),
+    ("wcs_agent_media_timeout", "13"),
+    ("wcs_agent_ping_interval", "14"),
+    ("wcs_activity_timer_timeout", "0"),
+    ("cdn_origins", "ws://a:8080,wss://b"),
+    ("disable_rest_requests", "true"),
+    ("rest_request_timeout", "1500ms"),
+    ("rest_client_request_retry_count", "5"),
+    ("rest_client_request_sent_retry_enabled", "false"),
+    ("rest_hook_send_hash", "true"),
+    // What a secret is shown as.
+    ("rest_hook_secret_key", "***"),
+    ("rest_hook_queue", "20"),
+    ("rest_hook_queue_time", "7"),
+    ("keep_alive_streaming_sessions_enabled", "true"),
+    ("streaming_sessions_keep_alive_interval", "9"),
+    ("streaming_sessions_keep_alive_app_keys", "a,b"),
     ("max_streams", "0"),
     ("max_viewers_per_stream", "1"),
     ("max_pull_agents", "2"),
@@ -105,7 +140,22 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, tls, signal, webrtc, rtmp, aac, record, pull, limits, shutdown_timeout } = config;
+    let Config {
+        ip_local,
+        http,
+        tls,
+        signal,
+        webrtc,
+        rtmp,
+        aac,
+        ssh,
+        record,
+        pull,
+        wcs,
+        hooks,
+        limits,
+        shutdown_timeout,
+    } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -114,6 +164,7 @@ fn the_defaults() {
     assert_eq!(http.web_root, None);
     assert_eq!((tls.https, tls.wss, tls.rtmps), (Some(8444), Some(8443), None));
     assert_eq!((tls.certificate, tls.key, tls.bundle, tls.folder), (None, None, None, None));
+    assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
     assert_eq!(
@@ -128,10 +179,19 @@ fn the_defaults() {
             browsers: true,
             every_rtmp: false,
             every_rtsp: false,
+            formats: RecordFormats { h264: Container::Mp4, vp8: Container::WebM },
+            webm_audio: WebmAudio::Vorbis,
+            sample_rate: 44_100,
+            hook_script: None,
+            hook_timeout: Duration::from_secs(60),
+            max_age: None,
+            max_total: None,
             min_free_space: 512 * 1024 * 1024,
         }
     );
     let ms = Duration::from_millis;
+    assert_eq!((wcs.ssl, wcs.insecure, wcs.ca_file, wcs.origins), (false, false, None, vec![]));
+    assert_eq!((wcs.connect_timeout, wcs.idle_timeout), (ms(5_000), Some(ms(60_000))));
     assert_eq!(aac, Aac { fdk: false, disable_drop: false });
     assert_eq!(
         rtmp,
@@ -145,6 +205,12 @@ fn the_defaults() {
             max_chunk: 16 << 20,
         }
     );
+    assert_eq!((hooks.enabled, hooks.timeout, hooks.retries, hooks.retry_enabled), (true, Some(ms(15_000)), 3, true));
+    assert_eq!((hooks.sign, hooks.key.reveal(), hooks.queue, hooks.queue_time), (false, "", 10_000, ms(86_400_000)));
+    let keep_alive = hooks.keep_alive;
+    assert_eq!((keep_alive.enabled, keep_alive.interval), (false, ms(10_000)));
+    assert_eq!(keep_alive.app_keys, ["defaultApp"]);
+    assert_eq!(ssh, Ssh { port: Some(2001), authorized_keys: None, idle_timeout: ms(600_000), max_connections: 32 });
     assert_eq!(
         pull,
         Pull {
@@ -308,4 +374,15 @@ proptest! {
     fn no_value_panics(index in 0..OTHERS.len(), value in "\\PC*") {
         let _ = Config::load(None, [], &[format!("{}={value}", OTHERS[index].0)]);
     }
+}
+
+#[test]
+fn the_servers_an_edge_asks() {
+    let origins =
+        |text: &str| Config::load(None, [], &[format!("cdn_origins={text}")]).map(|loaded| loaded.config.wcs.origins);
+    assert_eq!(origins(" ws://a:8080 , wss://b ,").unwrap(), ["ws://a:8080", "wss://b"]);
+    for bad in ["a:8080", "http://a", "ws://", "ws://a ws://b"] {
+        assert!(origins(bad).is_err(), "{bad}");
+    }
+    assert!(origins(&"ws://a,".repeat(65)).is_err());
 }

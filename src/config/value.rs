@@ -117,7 +117,7 @@ impl fmt::Display for RecordPolicy {
 }
 
 /// How the file name of a recording is encoded: `encode_record_name` (wcs.md 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum NameEncoding {
     /// As it is: `false`, or nothing.
     Plain,
@@ -265,6 +265,14 @@ pub(super) fn path(text: &str) -> Parsed<Option<PathBuf>> {
         return expected("a path without a NUL character");
     }
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// Reads a token that is sent as `Bearer`; nothing is none.
+pub(super) fn token(text: &str) -> Parsed<Option<String>> {
+    if text.bytes().any(|b| !b.is_ascii_graphic()) {
+        return expected("ASCII letters, digits and signs without spaces");
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 /// Reads the value of an HTTP header; nothing is no header.

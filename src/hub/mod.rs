@@ -7,8 +7,12 @@
 mod connections;
 mod figures;
 mod phase;
+mod shown;
 mod stream;
+mod termination;
+mod upstream;
 mod vacant;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +24,13 @@ use tokio_util::task::TaskTracker;
 pub use connections::{ConnectionView, Connections};
 pub use figures::Figures;
 pub use phase::Phase;
+pub use shown::Shown;
+pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};
 pub use stream::{
-    Player, Publication, Publisher, Recorded, Role, SessionView, StreamHandle, StreamSignal, StreamView,
-    SubscribeError, Subscriber, Subscription,
+    STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
 };
-pub use stream::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+
+pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 
 use crate::admission::{self, Admission, Place};
 use crate::event::Events;
@@ -33,6 +39,9 @@ use vacant::Vacant;
 
 /// How many commands may wait for the registry.
 const QUEUE: usize = 256;
+
+/// How many streams may wait for their publisher; a further one ends at once. Each holds its newest frames.
+const WAITING: usize = 1024;
 
 /// The streams that exist, by name.
 pub type Streams = BTreeMap<StreamName, StreamHandle>;
@@ -165,11 +174,12 @@ impl Registry {
                         // A caller that no longer waits drops the publication, which has then left.
                         let _ = reply.send(self.publish(*publisher, &gone));
                     }
-                    Some(Command::Keep { publication, wait, info }) => {
+                    // A publication that is dropped has left.
+                    Some(Command::Keep { publication, wait, info }) => if self.vacant.len() < WAITING {
                         let name = publication.name().clone();
                         let kept = Vacant::keep(publication, wait, info, &self.tasks);
                         self.vacant.insert(name, kept);
-                    }
+                    },
                     None => return,
                 },
             }

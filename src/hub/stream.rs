@@ -6,11 +6,13 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::figures::Figures;
 use super::phase::{Phase, Step};
+use super::shown::Shown;
+use super::termination::Termination;
+use super::view::{Publisher, Role, SessionView, StreamSignal, StreamView, Subscriber};
 use crate::admission::{Place, Places, Refused};
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Kind, Track};
@@ -18,6 +20,10 @@ use crate::name::{MediaSessionId, StreamName};
 
 /// What a session that REST ends is told. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
+/// What a session is told that a hook has ended at its keep-alive. Source: WebSDK `constants.js`.
+pub const TERMINATED_BY_KEEP_ALIVE: &str = "Terminated by keep-alive";
+/// What a session is told that has asked for its end. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_USER: &str = "Stopped by user";
 /// What a session is told that ends with the server.
 pub const STOPPED_BY_SHUTDOWN: &str = "Stopped by server shutdown";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
@@ -25,111 +31,6 @@ pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
 
 /// How many signals a subscriber may lag behind before it misses some.
 const SIGNALS: usize = 64;
-
-/// Who wants to publish what.
-#[derive(Debug, Clone)]
-pub struct Publisher {
-    /// The stream's name.
-    pub name: StreamName,
-    /// The publisher's media session.
-    pub session: MediaSessionId,
-    /// The application its hooks belong to.
-    pub app_key: String,
-    /// The connection it came by, as REST shows it.
-    pub connection: String,
-    /// WCS's word for the engine, for example `Flash` for RTMP.
-    pub provider: &'static str,
-    /// WCS's word for the kind of stream, for example `rtmp`.
-    pub media_type: &'static str,
-    /// `UDP` or `TCP`.
-    pub transport: &'static str,
-    /// Which of its tracks to record as soon as it is live; `None`: do not record it.
-    pub record: Option<Recorded>,
-    /// For the log: `rtmp pull of rtmp://…`.
-    pub by: String,
-}
-
-/// Which tracks a recording takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
-    /// All.
-    Everything,
-    /// Sound only: what the source's SDP file asks for.
-    SoundOnly,
-}
-
-/// Publisher or subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Feeds the stream.
-    Publisher,
-    /// Takes from it.
-    Player,
-}
-
-/// One media session as REST shows it.
-#[derive(Debug, Clone)]
-pub struct SessionView {
-    /// Its id.
-    pub id: MediaSessionId,
-    /// Publisher or player.
-    pub role: Role,
-    /// WCS's status word.
-    pub status: &'static str,
-    /// The application.
-    pub app_key: String,
-    /// The connection.
-    pub connection: String,
-    /// WCS's word for the engine.
-    pub provider: &'static str,
-    /// WCS's word for the kind of stream.
-    pub media_type: &'static str,
-    /// `UDP` or `TCP`.
-    pub transport: &'static str,
-    /// When it began.
-    pub since: SystemTime,
-    /// What it counts by itself, beside what its stream counts.
-    pub figures: Option<Figures>,
-}
-
-/// A stream as it is.
-#[derive(Debug, Clone)]
-pub struct StreamView {
-    /// Its name.
-    pub name: StreamName,
-    /// Where it is in its life.
-    pub phase: Phase,
-    /// Its tracks; empty while unknown.
-    pub tracks: Arc<[Track]>,
-    /// What its publisher wants recorded.
-    pub record: Option<Recorded>,
-    /// The file a recorder writes now.
-    pub record_name: Option<String>,
-    /// Its publisher has switched the sound off.
-    pub audio_muted: bool,
-    /// Its publisher has switched the picture off.
-    pub video_muted: bool,
-    /// What is transcoded for its subscribers now, for people: `mpeg4-generic to opus`.
-    pub renditions: Vec<String>,
-    /// Its publisher, then its players in the order they came.
-    pub sessions: Vec<SessionView>,
-}
-
-impl StreamView {
-    /// The publisher's session.
-    pub fn publisher(&self) -> Option<&SessionView> {
-        self.sessions.iter().find(|session| session.role == Role::Publisher)
-    }
-}
-
-/// Something a publisher tells its subscribers: `audioMuted`, or `data` of its own.
-#[derive(Debug, Clone)]
-pub struct StreamSignal {
-    /// WCS's word for it.
-    pub kind: String,
-    /// What it carries.
-    pub payload: Value,
-}
 
 /// A cheap handle on a stream. Holding one does not keep the stream.
 #[derive(Clone)]
@@ -141,47 +42,31 @@ pub struct StreamHandle {
     viewers: Places,
 }
 
-/// Who wants to take a stream.
-#[derive(Debug, Clone)]
-pub enum Subscriber {
-    /// A recorder: not a media session of its own.
-    Recorder,
-    /// A player, shown as a media session.
-    Player(Player),
-}
-
-/// A player of a stream.
-#[derive(Debug, Clone)]
-pub struct Player {
-    /// Its media session.
-    pub session: MediaSessionId,
-    /// The application its hooks belong to.
-    pub app_key: String,
-    /// The connection it came by, as REST shows it.
-    pub connection: String,
-    /// WCS's word for the engine, for example `WebRTC`.
-    pub provider: &'static str,
-    /// `UDP` or `TCP`.
-    pub transport: &'static str,
-}
-
 /// The right to feed a stream. Dropped: the publisher has left.
 pub struct Publication {
     name: StreamName,
     session: MediaSessionId,
     commands: mpsc::UnboundedSender<Command>,
-    terminated: CancellationToken,
+    terminated: Termination,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
     /// Closes when the name is free again.
     freed: mpsc::Receiver<()>,
-    info: Option<String>,
+    farewell: Option<Farewell>,
+}
+
+/// How a session has left.
+pub(super) struct Farewell {
+    /// It did not ask for it: FAILED.
+    failed: bool,
+    /// WCS's text.
+    info: String,
 }
 
 /// A subscriber's place in a stream. Dropped: it has left.
 pub struct Subscription {
     id: MediaSessionId,
-    terminated: CancellationToken,
+    terminated: Termination,
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
@@ -199,18 +84,19 @@ pub enum SubscribeError {
     Refused(#[from] Refused),
 }
 
-enum Command {
+pub(super) enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
     Muted(Kind, bool),
+    Upstream(Vec<String>),
     Rendition(String, bool),
     Figures(MediaSessionId, Figures),
-    Subscribe(MediaSessionId, Subscriber, CancellationToken),
+    Subscribe(MediaSessionId, Subscriber, Termination),
     Status(MediaSessionId, &'static str),
     Unsubscribe(MediaSessionId),
-    Terminate(MediaSessionId),
+    Terminate(MediaSessionId, &'static str),
     TakeOver(Box<Publisher>),
-    Leave(String),
+    Leave(Farewell),
 }
 
 /// Tells the registry that a name is free. What it holds is dropped once the registry has forgotten the name: then
@@ -231,7 +117,7 @@ pub(super) fn start(
 ) -> (StreamHandle, Publication) {
     let (commands, inbox) = mpsc::unbounded_channel();
     let (done, freed) = mpsc::channel(1);
-    let terminated = CancellationToken::new();
+    let terminated = Termination::default();
     let fanout = Fanout::default();
     let (view, snapshot) = watch::channel(first_view(&publisher));
     events.tell(Event::StreamStarted {
@@ -249,7 +135,7 @@ pub(super) fn start(
         view: handle.view.clone(),
         fanout,
         freed,
-        info: None,
+        farewell: None,
     };
     let stream = Stream {
         name: publisher.name,
@@ -294,7 +180,9 @@ fn first_view(publisher: &Publisher) -> StreamView {
         audio_muted: false,
         video_muted: false,
         renditions: Vec::new(),
+        upstream: Arc::from([]),
         sessions: vec![session],
+        farewell: None,
     }
 }
 
@@ -303,16 +191,16 @@ struct Stream {
     session: MediaSessionId,
     phase: Phase,
     /// Who takes it, and what ends each from outside.
-    takers: BTreeMap<MediaSessionId, CancellationToken>,
+    takers: BTreeMap<MediaSessionId, Termination>,
     events: Events,
     view: watch::Sender<StreamView>,
-    terminated: CancellationToken,
+    terminated: Termination,
 }
 
 impl Stream {
     /// Runs until the publisher has left; gives the name back.
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) -> (StreamName, watch::Sender<StreamView>) {
-        let mut ending = STOPPED_BY_PUBLISHER.to_owned();
+        let mut ending = Farewell { failed: true, info: STOPPED_BY_PUBLISHER.to_owned() };
         // The publication's handle is one of the senders, so the channel outlives the publisher.
         while let Some(command) = inbox.recv().await {
             match command {
@@ -322,6 +210,7 @@ impl Stream {
                     Kind::Audio => view.audio_muted = muted,
                     Kind::Video => view.video_muted = muted,
                 }),
+                Command::Upstream(path) => self.view.send_modify(|view| view.upstream = path.into()),
                 Command::Rendition(rendition, begins) => self.view.send_modify(|view| {
                     view.renditions.retain(|other| *other != rendition);
                     if begins {
@@ -330,34 +219,74 @@ impl Stream {
                 }),
                 Command::Figures(id, figures) => self.change(&id, |session| session.figures = Some(figures)),
                 Command::Subscribe(id, subscriber, terminated) => self.enter(id, subscriber, terminated),
-                Command::Status(id, status) => self.change(&id, |session| session.status = status),
-                Command::Unsubscribe(id) => {
-                    self.takers.remove(&id);
-                    self.view.send_modify(|view| view.sessions.retain(|session| session.id != id));
+                Command::Status(id, status) => {
+                    self.change(&id, |session| session.status = status);
+                    self.tell(&id, status, None);
                 }
+                Command::Unsubscribe(id) => self.left(&id),
                 Command::TakeOver(publisher) => self.view.send_modify(|view| {
                     if let Some(session) = view.sessions.first_mut() {
                         let (id, since, status) = (session.id.clone(), session.since, session.status);
                         *session = SessionView { id, since, status, ..publisher_view(&publisher) };
                     }
                 }),
-                Command::Terminate(id) if id == self.session => self.terminated.cancel(),
-                Command::Terminate(id) => {
+                Command::Terminate(id, reason) if id == self.session => self.terminated.ask(reason),
+                Command::Terminate(id, reason) => {
                     if let Some(terminated) = self.takers.get(&id) {
-                        terminated.cancel();
+                        terminated.ask(reason);
                     }
                 }
-                Command::Leave(info) => {
-                    ending = info;
+                Command::Leave(farewell) => {
+                    ending = farewell;
                     break;
                 }
             }
         }
-        self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending });
+        self.over(&ending);
+        self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending.info });
         (self.name, self.view)
     }
 
-    fn enter(&mut self, id: MediaSessionId, subscriber: Subscriber, terminated: CancellationToken) {
+    /// A taker has left.
+    fn left(&mut self, id: &MediaSessionId) {
+        let terminated = self.takers.remove(id).and_then(|terminated| terminated.reason());
+        match terminated {
+            Some(reason) => self.tell(id, "FAILED", Some(reason)),
+            None => self.tell(id, "STOPPED", Some(STOPPED_BY_USER)),
+        }
+        self.view.send_modify(|view| view.sessions.retain(|session| session.id != *id));
+    }
+
+    /// The stream ends with its publisher: what that means for each of its sessions.
+    fn over(&self, ending: &Farewell) {
+        let failed = ending.failed || self.terminated.reason().is_some();
+        self.tell(&self.session, if failed { "FAILED" } else { "UNPUBLISHED" }, Some(&ending.info));
+        for id in self.takers.keys() {
+            self.tell(id, "FAILED", Some(STOPPED_BY_PUBLISHER));
+        }
+        self.view.send_modify(|view| view.farewell = Some(ending.info.clone()));
+    }
+
+    /// Tells what became of a session; a recorder is none.
+    fn tell(&self, id: &MediaSessionId, status: &'static str, info: Option<&str>) {
+        let view = self.view.borrow();
+        let Some(session) = view.sessions.iter().find(|session| session.id == *id) else { return };
+        let mut shown = Shown::of(&view, session);
+        shown.status = status;
+        self.events.tell(Event::SessionStatus {
+            stream: self.name.clone(),
+            session: id.clone(),
+            status,
+            info: info.map(str::to_owned),
+            published: session.role == Role::Publisher,
+            connection: session.connection.clone(),
+            app_key: session.app_key.clone(),
+            // Numbers and texts cannot fail to be JSON.
+            shown: serde_json::to_value(shown).unwrap_or_default().into(),
+        });
+    }
+
+    fn enter(&mut self, id: MediaSessionId, subscriber: Subscriber, terminated: Termination) {
         self.takers.insert(id, terminated);
         if let Subscriber::Player(player) = subscriber {
             let session = SessionView {
@@ -400,7 +329,12 @@ impl Stream {
             (Phase::Live, Phase::Interrupted) if step == Step::Left => {
                 self.events.tell(Event::StreamWaits { stream, session, reason: note });
             }
-            (_, Phase::Live) => self.events.tell(Event::StreamLive { stream, session, tracks: note }),
+            (before, Phase::Live) => {
+                if before.publisher_status() != phase.publisher_status() {
+                    self.tell(&session, phase.publisher_status(), None);
+                }
+                self.events.tell(Event::StreamLive { stream, session, tracks: note });
+            }
             (Phase::Live, Phase::Interrupted) => {
                 self.events.tell(Event::StreamInterrupted { stream, session, reason: note });
             }
@@ -413,6 +347,11 @@ impl StreamHandle {
     /// The stream as it is.
     pub fn view(&self) -> StreamView {
         self.view.borrow().clone()
+    }
+
+    /// Looks at the stream as it is, without a copy. `look` must not wait.
+    pub fn look<T>(&self, look: impl FnOnce(&StreamView) -> T) -> T {
+        look(&self.view.borrow())
     }
 
     /// The stream as it is and as it changes; closed when it has ended.
@@ -460,17 +399,18 @@ impl StreamHandle {
             Subscriber::Player(player) => (player.session.clone(), Some(self.viewers.take()?)),
             Subscriber::Recorder => (MediaSessionId::random(), None),
         };
-        let terminated = CancellationToken::new();
+        let terminated = Termination::default();
         let asked = self.commands.send(Command::Subscribe(id.clone(), subscriber, terminated.clone()));
         asked.map_err(|_| SubscribeError::Gone)?;
         let (commands, view, fanout) = (self.commands.clone(), self.view.clone(), self.fanout.clone());
         Ok(Subscription { id, terminated, commands, view, fanout, _place: place })
     }
 
-    /// Asks one of its sessions to leave ([`STOPPED_BY_REST`]). [`StreamHandle::left`] tells when it has.
-    pub fn terminate(&self, session: &MediaSessionId) {
+    /// Asks one of its sessions to leave; `reason` is what it is told: [`STOPPED_BY_REST`],
+    /// [`TERMINATED_BY_KEEP_ALIVE`]. [`StreamHandle::left`] tells when it has.
+    pub fn terminate(&self, session: &MediaSessionId, reason: &'static str) {
         // A stream that has ended needs no termination.
-        let _ = self.commands.send(Command::Terminate(session.clone()));
+        let _ = self.commands.send(Command::Terminate(session.clone(), reason));
     }
 
     /// Waits until a session has left, the stream's end included.
@@ -514,9 +454,9 @@ impl Publication {
         self.send(Command::Step(Step::Lost, None, reason.to_owned()));
     }
 
-    /// Resolves when somebody outside ends the stream.
-    pub async fn terminated(&self) {
-        self.terminated.cancelled().await;
+    /// Resolves when somebody outside ends the stream: with what its publisher is told.
+    pub async fn terminated(&self) -> &'static str {
+        self.terminated.asked().await
     }
 
     /// The publisher has left; the stream waits for it.
@@ -530,20 +470,29 @@ impl Publication {
     }
 
     /// What ends the stream from outside.
-    pub(super) fn end(&self) -> CancellationToken {
+    pub(super) fn end(&self) -> Termination {
         self.terminated.clone()
     }
 
-    /// Leaves, and waits until the name is free.
-    pub async fn leave(mut self, info: &str) {
-        self.info = Some(info.to_owned());
+    /// Leaves as its publisher wants it (UNPUBLISHED unless somebody outside ended it), and waits until the name is free.
+    pub async fn leave(self, info: &str) {
+        self.gone(false, info).await;
+    }
+
+    /// Leaves because it cannot go on (FAILED), and waits until the name is free.
+    pub async fn fail(self, info: &str) {
+        self.gone(true, info).await;
+    }
+
+    async fn gone(mut self, failed: bool, info: &str) {
+        self.farewell = Some(Farewell { failed, info: info.to_owned() });
         let (_, never) = mpsc::channel(1);
         let mut freed = std::mem::replace(&mut self.freed, never);
         drop(self);
         freed.recv().await;
     }
 
-    fn send(&self, command: Command) {
+    pub(super) fn send(&self, command: Command) {
         // The stream's task ends after this publication, never before.
         let _ = self.commands.send(command);
     }
@@ -551,8 +500,9 @@ impl Publication {
 
 impl Drop for Publication {
     fn drop(&mut self) {
-        let info = self.info.take().unwrap_or_else(|| STOPPED_BY_PUBLISHER.to_owned());
-        self.send(Command::Leave(info));
+        let unsaid = || Farewell { failed: true, info: STOPPED_BY_PUBLISHER.to_owned() };
+        let farewell = self.farewell.take().unwrap_or_else(unsaid);
+        self.send(Command::Leave(farewell));
     }
 }
 
@@ -574,9 +524,9 @@ impl Subscription {
         self.view.clone()
     }
 
-    /// Resolves when somebody outside ends this subscriber.
-    pub async fn terminated(&self) {
-        self.terminated.cancelled().await;
+    /// Resolves when somebody outside ends this subscriber: with what it is told.
+    pub async fn terminated(&self) -> &'static str {
+        self.terminated.asked().await
     }
 
     /// Shows what a player counts.

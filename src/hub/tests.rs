@@ -79,7 +79,7 @@ async fn the_wait_has_an_end_and_a_stream_without_media_does_not_wait() {
 async fn what_is_ended_from_outside_does_not_wait() {
     let hub = hub();
     let (session, taker) = waiting(&hub, LONG).await;
-    hub.streams().values().next().unwrap().terminate(&session);
+    hub.streams().values().next().unwrap().terminate(&session, crate::hub::STOPPED_BY_REST);
     let mut view = taker.view();
     while view.changed().await.is_ok() {}
     assert!(hub.publish(publisher("Flash")).await.unwrap().session() != session);

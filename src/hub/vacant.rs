@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::stream::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+use super::stream::{Publication, STOPPED_BY_SHUTDOWN};
 
 /// A publication without a publisher. Whoever takes it out goes on with its stream; nobody else can.
 pub(super) struct Vacant {
@@ -26,7 +26,7 @@ impl Vacant {
         tasks.spawn(async move {
             let info = tokio::select! {
                 () = stop.cancelled() => STOPPED_BY_SHUTDOWN,
-                () = ended.cancelled() => STOPPED_BY_REST,
+                reason = ended.asked() => reason,
                 () = sleep(wait) => &info,
             };
             if let Some(publication) = taken(&here) {
@@ -44,7 +44,7 @@ impl Vacant {
     /// Whether the stream is being ended from outside.
     pub(super) fn is_ending(&self) -> bool {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.as_ref().is_none_or(|publication| publication.end().is_cancelled())
+        place.as_ref().is_none_or(|publication| publication.end().reason().is_some())
     }
 }
 

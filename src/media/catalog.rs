@@ -9,7 +9,9 @@ use super::pipeline::{MediaError, parsed};
 use super::template::{Filling, Launch, Template, TemplateError};
 use super::track::Kind;
 
-const BUILT_IN: [(&str, &str); 11] = [
+const BUILT_IN: [(&str, &str); 16] = [
+    ("push-wcs", include_str!("../../pipelines/push-wcs.launch")),
+    ("pull-wcs", include_str!("../../pipelines/pull-wcs.launch")),
     ("transcode-x264", include_str!("../../pipelines/transcode-x264.launch")),
     ("transcode-openh264", include_str!("../../pipelines/transcode-openh264.launch")),
     ("play-rtmp", include_str!("../../pipelines/play-rtmp.launch")),
@@ -17,6 +19,9 @@ const BUILT_IN: [(&str, &str); 11] = [
     ("snapshot", include_str!("../../pipelines/snapshot.launch")),
     ("play-webrtc", include_str!("../../pipelines/play-webrtc.launch")),
     ("record-webm", include_str!("../../pipelines/record-webm.launch")),
+    ("record-webm-opus", include_str!("../../pipelines/record-webm-opus.launch")),
+    ("record-mkv", include_str!("../../pipelines/record-mkv.launch")),
+    ("record-ts", include_str!("../../pipelines/record-ts.launch")),
     ("pull-rtmp", include_str!("../../pipelines/pull-rtmp.launch")),
     ("pull-rtsp", include_str!("../../pipelines/pull-rtsp.launch")),
     ("publish-webrtc", include_str!("../../pipelines/publish-webrtc.launch")),
@@ -269,7 +274,7 @@ mod tests {
         let unknown = catalog.line("pull-x", &[]).unwrap_err().to_string();
         assert!(
             unknown.contains(
-                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, record-mp4, record-webm, snapshot, transcode-openh264, transcode-x264"
+                "there are: ingest-rtmp, play-rtmp, play-webrtc, publish-webrtc, pull-rtmp, pull-rtsp, pull-wcs, push-wcs, record-mkv, record-mp4, record-ts, record-webm, record-webm-opus, snapshot, transcode-openh264, transcode-x264"
             ),
             "{unknown}"
         );

@@ -4,6 +4,7 @@
 //! A source's frames go `Source → Fanout → consumers`; a recording is one consumer ([`Feed`]) that fills one
 //! [`Part`] after another. Protocols of weir's own push frames into an [`Ingest`] and take them from a [`Tap`].
 
+mod announced;
 mod bindings;
 mod bus;
 mod catalog;
@@ -37,7 +38,7 @@ pub use fanout::{Fanout, ORIGIN, TrackFigures};
 pub use ingest::Ingest;
 pub(crate) use moof::mend as mend_moof;
 pub use payloader::Payloader;
-pub use peer::{Peer, PeerEvent, PeerOptions, Receive};
+pub use peer::{Agreed, Peer, PeerEvent, PeerOptions, Receive, Sending};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
 pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest};

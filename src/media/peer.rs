@@ -2,7 +2,14 @@
 //!
 //! webrtcbin answers an offer only with the transceivers it has: one is added for each m-line before the offer is set,
 //! with the one payload type that is accepted in its caps. Candidates are gathered before the answer is given, as
-//! the browsers' SDK reads none later.
+//! the browsers' SDK reads none later. [`offering`] is the other way round: we dial and offer.
+
+mod identity;
+mod offering;
+mod sending;
+
+pub use offering::Agreed;
+pub use sending::Sending;
 
 use std::net::IpAddr;
 
@@ -97,33 +104,49 @@ impl Peer {
         lines: Vec<Option<Receive>>,
         options: &PeerOptions,
     ) -> Result<(Self, String), MediaError> {
-        fanout.expect_source();
+        let accept: Accept = std::sync::Arc::new(|_| Ok(()));
+        let peer = Self::start(pipelines, launch, Parse::Head, stream, Some((fanout, accept)), options).await?;
+        let template = peer.pipeline.entry.launch.template.clone();
+        let answer = timeout(NEGOTIATION, negotiate(&template, &peer.bin, offer, lines)).await;
+        let answer = answer.map_err(|_| MediaError::Deadline { template, what: "negotiating" })??;
+        Ok((peer, answer))
+    }
+
+    /// Starts its pipeline. What it receives goes to a fan-out where one is given, as far as its judge takes it.
+    async fn start(
+        pipelines: &Pipelines,
+        launch: Launch,
+        parse: Parse,
+        stream: &StreamName,
+        receives: Option<(&Fanout, Accept)>,
+        options: &PeerOptions,
+    ) -> Result<Self, MediaError> {
         let template = launch.template.clone();
-        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
+        let mut pipeline = Pipeline::build(pipelines, launch, parse, stream).await?;
         let bin: gst::Element = pipeline.element("peer")?;
         let (sender, tracks) = unbounded_channel();
-        let accept: Accept = std::sync::Arc::new(|_| Ok(()));
-        let grafter = Grafter::new(&pipeline, fanout, accept, sender);
-        bin.connect_pad_added(move |_, pad| {
-            if pad.direction() == gst::PadDirection::Src {
-                grafter.graft(pad);
-            }
-        });
+        if let Some((fanout, accept)) = receives {
+            fanout.expect_source();
+            let grafter = Grafter::new(&pipeline, fanout, accept, sender);
+            bin.connect_pad_added(move |_, pad| {
+                if pad.direction() == gst::PadDirection::Src {
+                    grafter.graft(pad);
+                }
+            });
+        }
         let (events, received) = unbounded_channel();
         watch_connection(&bin, &events);
         let (set_up, options) = (bin.clone(), options.clone());
         blocking(&template, "setting up ICE", move || set_up_ice(&set_up, &options)).await?;
         pipeline.play().await?;
-        let answer = timeout(NEGOTIATION, negotiate(&template, &bin, offer, lines)).await;
-        let answer = answer.map_err(|_| MediaError::Deadline { template: template.clone(), what: "negotiating" })??;
-        Ok((Self { pipeline, bin, events: received, tracks }, answer))
+        Ok(Self { pipeline, bin, events: received, tracks })
     }
 
     /// The next event; `None` never comes before the peer is dropped.
     pub async fn event(&mut self) -> Option<PeerEvent> {
         tokio::select! {
             biased;
-            event = self.tracks.recv() => event.map(PeerEvent::Source),
+            Some(event) = self.tracks.recv() => Some(PeerEvent::Source(event)),
             event = self.events.recv() => event,
             event = self.pipeline.events.recv() => match event? {
                 BusEvent::Eos => Some(PeerEvent::Source(SourceEvent::Ended)),
@@ -303,6 +326,10 @@ fn add_transceiver(bin: &gst::Element, line: Option<Receive>) {
 
 impl Receive {
     fn caps(&self) -> gst::Caps {
+        gst::Caps::builder_full().structure(self.structure()).build()
+    }
+
+    fn structure(&self) -> gst::Structure {
         let name = match self.codec {
             // GStreamer's own names are in upper case.
             Codec::Opus => "OPUS".to_owned(),
@@ -321,7 +348,7 @@ impl Receive {
             caps = caps.field("rtcp-fb-nack", true).field("rtcp-fb-nack-pli", true).field("rtcp-fb-ccm-fir", true);
             caps = caps.field("rtcp-fb-transport-cc", self.twcc.is_some());
         }
-        gst::Caps::builder_full().structure(caps.build()).build()
+        caps.build()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::bus::{self, BusEvent, Failure};
@@ -40,6 +41,14 @@ pub enum MediaError {
         reason: String,
         /// The line, masked.
         line: String,
+    },
+    /// An offer or an answer is of no use.
+    #[error("the {what} cannot be used: {reason}")]
+    Negotiation {
+        /// `offer` or `answer`.
+        what: &'static str,
+        /// Why.
+        reason: String,
     },
     /// A transition did not end in time.
     #[error("{template}: {what} took longer than {} s", TRANSITION.as_secs())]
@@ -82,13 +91,18 @@ pub(super) enum Parse {
     Head,
 }
 
-/// Runs `job` where it may block, for at most [`TRANSITION`].
+/// How many jobs may be under way at a time. Each takes some milliseconds; a thousand recordings that begin their next
+/// part at once must not take a thread each. A job that hangs loses its place with its deadline, though not its thread.
+static PLACES: Semaphore = Semaphore::const_new(64);
+
+/// Runs `job` where it may block, for at most [`TRANSITION`] from the moment it has a place.
 pub(super) async fn blocking<T: Send + 'static>(
     template: &str,
     what: &'static str,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, MediaError> {
     let late = || MediaError::Deadline { template: template.to_owned(), what };
+    let _place = PLACES.acquire().await.map_err(|_| late())?;
     match tokio::time::timeout(TRANSITION, tokio::task::spawn_blocking(job)).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_)) | Err(_) => Err(late()),
@@ -255,4 +269,37 @@ fn parse_error(template: &str, text: &str, error: &gst::glib::Error, context: &g
 /// A branch's text without the pad it hangs on: `demux.video ! h264parse ! …` gives `h264parse ! …`.
 pub(super) fn branch_body(launch: &Launch, branch: usize) -> Option<&str> {
     launch.branches.get(branch)?.text.split_once('!').map(|(_, body)| body.trim())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_keeps_no_place() {
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let hung: Vec<_> = (0..200)
+            .map(|_| {
+                let held = held.clone();
+                tokio::spawn(blocking("t", "starting", move || held.lock().unwrap().recv().is_ok()))
+            })
+            .collect();
+        let healthy = tokio::spawn(blocking("t", "starting", || 7));
+        // Each round of 64 has its own deadline. The clock is moved by hand: it does not move by itself beside threads.
+        let mut rounds = 0;
+        while !healthy.is_finished() && rounds < 2000 {
+            tokio::time::advance(TRANSITION / 200).await;
+            tokio::task::yield_now().await;
+            std::thread::sleep(Duration::from_millis(1));
+            rounds += 1;
+        }
+        let late = hung.iter().filter(|job| job.is_finished()).count();
+        drop(release);
+        assert!(late >= 192, "{late} of 200 have been given up after {rounds} rounds");
+        assert_eq!(healthy.await.unwrap().unwrap(), 7);
+    }
 }

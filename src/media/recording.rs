@@ -5,14 +5,19 @@
 //! pipeline of its own: parsing and starting one takes some milliseconds, so the halves ask for it ([`FeedEvent::NeedPart`])
 //! and keep their frames until it is supplied. No frame is lost between parts, and nothing waits in a streaming thread.
 //!
+//! A muxer writes nothing while one of its tracks is silent: a half that has heard nothing for some seconds while the
+//! other went on is *lost*. The other half ends its track in the running part, later parts are without it, and its next
+//! frame asks for a new feed. That is the one time when one half touches the other, behind a lock that nobody else wants.
+//!
 //! (splitmuxsink rotates too, but it holds each GOP back until the next keyframe has come: a process killed 6 s into a
 //! stream with a 10 s GOP leaves an empty file, where mp4mux fed directly leaves all but the last fragment.)
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -25,7 +30,7 @@ use super::moof;
 use super::pipeline::{MediaError, Parse, Pipeline};
 use super::pipelines::Pipelines;
 use super::template::Launch;
-use super::track::Kind;
+use super::track::{Kind, Track};
 use crate::name::StreamName;
 
 /// Bytes that may wait for a slow disk, a track. Past it the recording fails rather than eat the memory of all.
@@ -36,6 +41,13 @@ const QUEUE_LIMIT: usize = 48 << 20;
 const BATCH: u64 = 250_000_000;
 /// Sound that runs ahead of the pictures waits for them, so that it falls into the right part, but never longer.
 const HOLD_LIMIT: u64 = 1_000_000_000;
+/// How far behind the other a track may fall before it counts as lost: sound comes all the time, pictures of something
+/// that does not move may be seconds apart.
+const SOUND_LOST: u64 = 3_000_000_000;
+/// As [`SOUND_LOST`], for pictures.
+const PICTURES_LOST: u64 = 10_000_000_000;
+/// Frames of one track further apart than this do not follow each other.
+const PAUSE: u64 = 1_000_000_000;
 /// Time stamps of RTMP are rounded to milliseconds and frames have a length: a keyframe this early is still in time.
 const CUT_TOLERANCE: u64 = 20_000_000;
 
@@ -61,8 +73,10 @@ pub enum FeedEvent {
     },
     /// The recording cannot go on.
     Overrun,
-    /// A track's format changed in a way a part cannot follow: end this feed and begin another.
+    /// A track's format changed in a way a part cannot follow, or a lost one is back: end this feed and begin another.
     Changed,
+    /// A track has gone silent, and has ended in the running part.
+    Lost(Kind),
     /// Frames that came for a part before it was supplied, when the feed has ended.
     Rest(Rest),
 }
@@ -86,6 +100,19 @@ struct Input {
     source: AppSrc,
     /// The end of the newest frame that went in, of any track, on the stream's time line.
     end: Arc<AtomicU64>,
+    /// The track's format as the stream tells it.
+    caps: Option<gst::Caps>,
+}
+
+impl Input {
+    /// Ends the track. One that never had a frame says at least what it would have been: a muxer of transport streams
+    /// gives up over a track without a format.
+    fn close(&self) {
+        if self.source.caps().is_none() {
+            self.source.set_caps(self.caps.as_ref());
+        }
+        let _ = self.source.end_of_stream();
+    }
 }
 
 impl Feed {
@@ -97,10 +124,16 @@ impl Feed {
             supplies.push((kind, sender));
             Half::new(kind, inbox, events.clone())
         };
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            birth: Instant::now(),
+            progress: AtomicU64::default(),
+            seen: AtomicU64::default(),
+            heard: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+        });
         let (cuts, cuts_inbox) = channel();
         let leads = if kinds.contains(&Kind::Video) { Kind::Video } else { Kind::Audio };
-        let leader = Box::new(Leader {
+        let leader = Leader {
             half: half(leads),
             rule,
             shared: shared.clone(),
@@ -110,7 +143,10 @@ impl Feed {
             gop_bytes: 0,
             last_gop: 0,
             caps: None,
-        });
+            follower: Weak::new(),
+            lost: false,
+            steady: Steady::default(),
+        };
         let follows = leads == Kind::Video && kinds.contains(&Kind::Audio);
         let link = match (leads, follows) {
             (Kind::Video, true) => {
@@ -121,11 +157,17 @@ impl Feed {
                     due: VecDeque::new(),
                     held: VecDeque::new(),
                     caps: None,
+                    leader: Weak::new(),
+                    lost: false,
+                    steady: Steady::default(),
                 };
-                fanout.join(leader, Box::new(follower))
+                let (leader, follower) = (Arc::new(Mutex::new(leader)), Arc::new(Mutex::new(follower)));
+                owned(&leader).follower = Arc::downgrade(&follower);
+                owned(&follower).leader = Arc::downgrade(&leader);
+                fanout.join(Box::new(leader), Box::new(follower))
             }
-            (Kind::Video, false) => fanout.join(leader, Box::new(Ignore)),
-            (Kind::Audio, _) => fanout.join(Box::new(Ignore), leader),
+            (Kind::Video, false) => fanout.join(Box::new(Arc::new(Mutex::new(leader))), Box::new(Ignore)),
+            (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(Arc::new(Mutex::new(leader)))),
         };
         Self { _link: link, supplies }
     }
@@ -141,13 +183,47 @@ impl Feed {
     }
 }
 
-/// What both halves know.
+/// A half as its own thread has it.
+fn owned<T>(half: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    half.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Since when a half's frames follow each other: after a pause of the whole stream neither half is lost.
 #[derive(Default)]
+struct Steady {
+    since: u64,
+    last: u64,
+}
+
+impl Steady {
+    fn beat(&mut self, now: u64) -> u64 {
+        if now > self.last + PAUSE {
+            self.since = now;
+        }
+        self.last = now;
+        self.since
+    }
+}
+
+/// What both halves know.
 struct Shared {
+    /// When the feed began. Who is lost is judged by when frames arrive: a cached GOP comes at once, one track of it
+    /// before the other.
+    birth: Instant,
     /// The leader's newest time.
     progress: AtomicU64,
+    /// When the leader's newest frame arrived, nanoseconds since `birth`; 0 before the first.
+    seen: AtomicU64,
+    /// As `seen`, for the follower.
+    heard: AtomicU64,
     /// Bytes of the running part.
     bytes: AtomicU64,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.birth.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 struct Ignore;
@@ -206,7 +282,7 @@ impl Half {
     fn close(&mut self) {
         self.flush();
         if let Some(input) = self.input.take() {
-            let _ = input.source.end_of_stream();
+            input.close();
         }
     }
 }
@@ -250,9 +326,30 @@ struct Leader {
     gop_bytes: u64,
     last_gop: u64,
     caps: Option<gst::Caps>,
+    follower: Weak<Mutex<Follower>>,
+    lost: bool,
+    steady: Steady,
 }
 
 impl Leader {
+    /// Ends a follower that has gone silent. One that is just taking a frame has not.
+    fn listen(&mut self) {
+        let now = self.shared.now();
+        self.shared.seen.store(now, Relaxed);
+        let heard = self.shared.heard.load(Relaxed).max(self.steady.beat(now));
+        if now < heard + SOUND_LOST {
+            return;
+        }
+        let Some(follower) = self.follower.upgrade() else { return };
+        let Ok(mut follower) = follower.try_lock() else { return };
+        if !follower.lost {
+            follower.lost = true;
+            follower.end();
+            follower.half.close();
+            self.half.tell(FeedEvent::Lost(Kind::Audio));
+        }
+    }
+
     fn due(&self, frame: &Frame) -> bool {
         let changed = self.caps.as_deref() != frame.sample.caps();
         changed
@@ -274,8 +371,19 @@ impl Leader {
     }
 }
 
-impl Consumer for Leader {
+impl Consumer for Arc<Mutex<Leader>> {
     fn take(&mut self, frame: &Frame) {
+        owned(self).take(frame);
+    }
+}
+
+impl Leader {
+    fn take(&mut self, frame: &Frame) {
+        if self.lost {
+            self.half.tell(FeedEvent::Changed);
+            return;
+        }
+        self.listen();
         if frame.keyframe {
             self.last_gop = std::mem::take(&mut self.gop_bytes);
             if self.number == 0 {
@@ -302,9 +410,29 @@ struct Follower {
     due: VecDeque<u64>,
     held: VecDeque<Frame>,
     caps: Option<gst::Caps>,
+    leader: Weak<Mutex<Leader>>,
+    lost: bool,
+    steady: Steady,
 }
 
 impl Follower {
+    /// Ends a leader that has gone silent, if it has begun. One that is just taking a frame has not.
+    fn look(&mut self) {
+        let now = self.shared.now();
+        self.shared.heard.store(now, Relaxed);
+        let last = self.shared.seen.load(Relaxed);
+        if last == 0 || now < last.max(self.steady.beat(now)) + PICTURES_LOST {
+            return;
+        }
+        let Some(leader) = self.leader.upgrade() else { return };
+        let Ok(mut leader) = leader.try_lock() else { return };
+        if !leader.lost {
+            leader.lost = true;
+            leader.half.close();
+            self.half.tell(FeedEvent::Lost(Kind::Video));
+        }
+    }
+
     fn release(&mut self, up_to: u64) {
         self.due.extend(self.cuts.try_iter());
         while let Some(frame) = self.held.pop_front() {
@@ -322,8 +450,19 @@ impl Follower {
     }
 }
 
-impl Consumer for Follower {
+impl Consumer for Arc<Mutex<Follower>> {
     fn take(&mut self, frame: &Frame) {
+        owned(self).take(frame);
+    }
+}
+
+impl Follower {
+    fn take(&mut self, frame: &Frame) {
+        if self.lost {
+            self.half.tell(FeedEvent::Changed);
+            return;
+        }
+        self.look();
         let caps = frame.sample.caps();
         if self.caps.is_none() {
             self.caps = frame.sample.caps_owned();
@@ -337,13 +476,20 @@ impl Consumer for Follower {
     }
 }
 
-impl Drop for Follower {
-    fn drop(&mut self) {
+impl Follower {
+    /// Hands over everything, and ends every part but the running one.
+    fn end(&mut self) {
         self.release(u64::MAX);
         // A part that began after this track's last frame must end on this track too.
         for _ in self.due.drain(..) {
             self.half.close();
         }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -373,6 +519,7 @@ impl Part {
         pipelines: &Pipelines,
         launch: Launch,
         stream: &StreamName,
+        tracks: &[Track],
         start: Duration,
     ) -> Result<Self, MediaError> {
         let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
@@ -387,7 +534,9 @@ impl Part {
             if let Some(pad) = source.static_pad("src") {
                 pad.set_offset(-i64::try_from(start.as_nanos()).unwrap_or(i64::MAX));
             }
-            inputs.push((kind, Input { source, end: end.clone() }));
+            let track = tracks.iter().find(|track| track.kind == kind);
+            let caps = track.and_then(|track| gst::Caps::from_str(&track.caps).ok());
+            inputs.push((kind, Input { source, end: end.clone(), caps }));
         }
         pipeline.play().await?;
         Ok(Self { pipeline, inputs, start, end })
@@ -402,14 +551,14 @@ impl Part {
     pub fn take(&self, mut rest: Rest) {
         if let Some((_, input)) = self.inputs.iter().find(|(kind, _)| *kind == rest.kind) {
             push_all(input, &mut rest.frames);
-            let _ = input.source.end_of_stream();
+            input.close();
         }
     }
 
     /// Ends every track that has not ended yet.
     pub fn finish(&self) {
         for (_, input) in &self.inputs {
-            let _ = input.source.end_of_stream();
+            input.close();
         }
     }
 

@@ -2,12 +2,14 @@
 //! appears, so that the line has exactly the tracks the source has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::announced;
 use super::bus::{BusEvent, Failure};
 use super::fanout::Fanout;
 use super::pipeline::{MediaError, Parse, Pipeline, branch_body, parsed_branch};
@@ -26,6 +28,8 @@ pub enum SourceEvent {
     Described,
     /// The remote server has answered with a first track.
     Answered,
+    /// The source's metadata announces pictures; until they come its sound is held back.
+    PicturesAwaited,
     /// A track's facts are known or have changed.
     Track(Track),
     /// A track is left out.
@@ -50,7 +54,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track.
+    /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track. The
+    /// sound of an FLV stream that announces pictures is held back until they come, `pictures` at the longest.
     ///
     /// # Errors
     /// See [`MediaError`]. A remote server that does not answer is no error here: it arrives as an event.
@@ -60,6 +65,7 @@ impl Source {
         stream: &StreamName,
         fanout: &Fanout,
         accept: Accept,
+        pictures: Option<Duration>,
     ) -> Result<Self, MediaError> {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
@@ -74,6 +80,12 @@ impl Source {
             grafter.graft(pad);
         });
         tell_of_description(&demux, events.clone());
+        if let Some(longest) = pictures {
+            let news = events.clone();
+            announced::hold_sound(&demux, longest, move || {
+                let _ = news.send(SourceEvent::PicturesAwaited);
+            });
+        }
         demux.connect_no_more_pads(move |_| {
             let _ = events.send(SourceEvent::AllTracks);
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use url::Url;
 
+use super::wcs;
 use crate::name::mask;
 
 /// What a source speaks.
@@ -13,6 +14,8 @@ pub enum Scheme {
     Rtmp,
     /// `rtsp://` and `rtsps://` (RFC 2326).
     Rtsp,
+    /// `ws://` and `wss://`: another WCS server.
+    Wcs,
 }
 
 impl Scheme {
@@ -21,6 +24,7 @@ impl Scheme {
         match address.split_once("://")?.0 {
             "rtmp" | "rtmps" => Some(Self::Rtmp),
             "rtsp" | "rtsps" => Some(Self::Rtsp),
+            "ws" | "wss" => Some(Self::Wcs),
             _ => None,
         }
     }
@@ -29,8 +33,11 @@ impl Scheme {
 /// An address weir can pull.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourceUri {
+    /// As its caller wrote it.
     text: Arc<str>,
     scheme: Scheme,
+    /// The same, but for a WCS server's address without a path, which has WCS's.
+    full: Arc<str>,
 }
 
 /// Why a text is no address to pull.
@@ -40,8 +47,11 @@ pub enum UriError {
     #[error("{0} is no usable URI: {1}")]
     Invalid(String, String),
     /// A URI of a scheme that cannot be pulled.
-    #[error("{0} cannot be pulled: the scheme must be rtmp, rtmps, rtsp or rtsps")]
+    #[error("{0} cannot be pulled: the scheme must be rtmp, rtmps, rtsp, rtsps, ws or wss")]
     Scheme(String),
+    /// wss is not allowed.
+    #[error("{0} cannot be pulled: set wcs_agent_ssl=true to allow wss")]
+    NoTls(String),
     /// An RTMP URI needs an application and a stream.
     #[error("{0} names no stream: an RTMP address is rtmp://host[:port]/application/stream")]
     NoStream(String),
@@ -49,14 +59,14 @@ pub enum UriError {
 
 impl std::fmt::Debug for SourceUri {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.text))
+        f.write_str(&mask(&self.full))
     }
 }
 
 /// Shown with its secrets masked.
 impl std::fmt::Display for SourceUri {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&mask(&self.text))
+        f.write_str(&mask(&self.full))
     }
 }
 
@@ -84,7 +94,11 @@ impl SourceUri {
         if scheme == Scheme::Rtmp && !names_a_stream(uri.path()) {
             return Err(UriError::NoStream(mask(text)));
         }
-        Ok(Self { text: text.into(), scheme })
+        let full = match scheme {
+            Scheme::Wcs => wcs::full_uri(uri).map_err(invalid)?,
+            Scheme::Rtmp | Scheme::Rtsp => text.to_owned(),
+        };
+        Ok(Self { text: text.into(), scheme, full: full.into() })
     }
 
     /// What the source speaks.
@@ -106,9 +120,14 @@ impl SourceUri {
         Some((host, uri.port().unwrap_or(usual)))
     }
 
-    /// The address with its secrets, as its caller wrote it: for comparing and naming, never for showing.
+    /// The address with its secrets: for comparing and naming, never for showing.
     pub fn secret(&self) -> &str {
-        &self.text
+        &self.full
+    }
+
+    /// Whether this is how somebody would write it: as the caller did, with its path, or masked as lists show it.
+    pub(super) fn is_written(&self, text: &str) -> bool {
+        [&self.text, &self.full].into_iter().any(|own| **own == *text || mask(own) == text)
     }
 
     /// The address with its secrets, for the element that dials it. An RTSP one has what is special in its user and
@@ -142,6 +161,7 @@ mod tests {
             "rtsp://camera",
             "rtsp://u:p@ss@h:554/Streaming/Channels/101?transportmode=unicast",
             "rtsps://[::1]:322/a",
+            "ws://h:8080",
         ] {
             assert!(SourceUri::parse(good).is_ok(), "{good}");
         }

@@ -10,13 +10,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::scheme::{self, Cause};
-use super::{PullRequest, Scheme, SourceUri, Tools};
+use super::{PullRequest, Scheme, SourceUri, Tools, wcs};
 use crate::event::Event;
 use crate::hub::{Publication, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
 use crate::media::{Failure, Kind, Source, SourceEvent, Track};
@@ -28,12 +29,15 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const SETTLE_SOUND: Duration = Duration::from_secs(4);
 /// How long a track that the source has announced may take to its first frame.
 const ANNOUNCED: Duration = Duration::from_secs(12);
+/// How long sound is held back for pictures that the source's metadata announces: x264's own distance of keyframes is
+/// 250 pictures.
+const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
 /// How often a running source is looked at.
-const WATCH: Duration = Duration::from_millis(500);
+pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
-const PROVEN: Duration = Duration::from_secs(10);
+pub(super) const PROVEN: Duration = Duration::from_secs(10);
 
 /// Where an agent is. The words are WCS's where it has some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,15 +55,31 @@ pub enum AgentStatus {
     Failed,
 }
 
+/// Which way an agent's media goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the remote server to here.
+    Pull,
+    /// From here to the remote server.
+    Push,
+}
+
 /// An agent as it is.
 #[derive(Debug, Clone)]
 pub struct AgentView {
-    /// Its media session, the publisher of its stream.
+    /// Which way its media goes.
+    pub direction: Direction,
+    /// Its media session here: the publisher of the stream it pulls, a subscriber of the one it pushes.
     pub session: MediaSessionId,
-    /// The stream it publishes.
+    /// The stream here.
     pub local_name: StreamName,
     /// The source.
     pub uri: SourceUri,
+    /// The stream's name there, where the address does not say it.
+    pub remote_name: Option<StreamName>,
+    /// Its media session there, while the server knows of it.
+    pub remote_session: Option<MediaSessionId>,
     /// Where it is.
     pub status: AgentStatus,
     /// Sound is asked for.
@@ -78,11 +98,11 @@ pub struct AgentView {
 
 /// The agent's task before it runs.
 pub(super) struct Job {
-    request: PullRequest,
-    publication: Publication,
-    tools: Tools,
+    pub(super) request: PullRequest,
+    pub(super) publication: Publication,
+    pub(super) tools: Tools,
     ends: Ends,
-    view: watch::Sender<AgentView>,
+    pub(super) view: watch::Sender<AgentView>,
 }
 
 /// What ends an agent from outside.
@@ -100,9 +120,12 @@ pub(super) fn new(
     ends: Ends,
 ) -> (Job, watch::Receiver<AgentView>) {
     let (view, snapshot) = watch::channel(AgentView {
+        direction: Direction::Pull,
         session: publication.session(),
         local_name: publication.name().clone(),
         uri: request.uri.clone(),
+        remote_name: request.remote_name.clone(),
+        remote_session: None,
         status: AgentStatus::New,
         has_audio: request.has_audio,
         has_video: request.has_video,
@@ -116,36 +139,42 @@ pub(super) fn new(
 }
 
 /// How one try ended.
-struct Outcome {
-    reason: String,
+pub(super) struct Outcome {
+    pub(super) reason: String,
     /// The server took the request, so the wait before the next try need not grow.
-    answered: bool,
+    pub(super) answered: bool,
     /// How long media flowed.
-    flowed: Duration,
-    cause: Cause,
+    pub(super) flowed: Duration,
+    pub(super) cause: Cause,
+    /// No further try can go better.
+    pub(super) hopeless: bool,
 }
 
 impl Outcome {
-    fn failed(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: false, flowed: Duration::ZERO, cause: Cause::Other }
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
+        let (flowed, cause) = (Duration::ZERO, Cause::Other);
+        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false }
     }
 }
 
 impl Job {
     /// Runs until it is stopped from outside; gives back what tells the world that it has ended.
     pub(super) async fn run(self) -> watch::Sender<AgentView> {
-        let ended = tokio::select! {
+        let (failed, ended) = tokio::select! {
             biased;
-            () = self.ends.closing.cancelled() => STOPPED_BY_SHUTDOWN,
-            () = self.ends.stop.cancelled() => STOPPED_BY_REST,
-            () = self.publication.terminated() => STOPPED_BY_REST,
-            () = self.unwanted() => NO_PLAYERS,
+            () = self.ends.closing.cancelled() => (false, STOPPED_BY_SHUTDOWN),
+            () = self.ends.stop.cancelled() => (false, STOPPED_BY_REST),
+            reason = self.publication.terminated() => (false, reason),
+            () = self.unwanted() => (false, NO_PLAYERS),
             cause = self.tries() => match self.request.on_demand {
-                true => self.request.uri.scheme().lost(cause),
+                true => (true, self.request.uri.scheme().lost(cause)),
                 false => return self.gave_up().await,
             },
         };
-        self.publication.leave(ended).await;
+        match failed {
+            true => self.publication.fail(ended).await,
+            false => self.publication.leave(ended).await,
+        }
         self.view
     }
 
@@ -153,7 +182,7 @@ impl Job {
     async fn gave_up(self) -> watch::Sender<AgentView> {
         let reason = self.view.borrow().last_error.clone().unwrap_or_default();
         self.publication_events(|stream, session| Event::PullFailed { stream, session, reason: reason.clone() });
-        self.publication.leave(&reason).await;
+        self.publication.fail(&reason).await;
         self.view.send_modify(|view| view.status = AgentStatus::Failed);
         tokio::select! {
             () = self.ends.closing.cancelled() => {}
@@ -196,7 +225,8 @@ impl Job {
                 view.last_error = Some(outcome.reason.clone());
             });
             flowed |= !outcome.flowed.is_zero();
-            let Some(wait) = wait.filter(|_| flowed || !self.request.on_demand) else { return outcome.cause };
+            let again = !outcome.hopeless && (flowed || !self.request.on_demand);
+            let Some(wait) = wait.filter(|_| again) else { return outcome.cause };
             self.publication_events(|stream, session| Event::PullRetry {
                 stream,
                 session,
@@ -213,11 +243,14 @@ impl Job {
         self.tools.hub.events().tell(event(stream, self.publication.session()));
     }
 
-    fn set(&self, status: AgentStatus) {
+    pub(super) fn set(&self, status: AgentStatus) {
         self.view.send_modify(|view| view.status = status);
     }
 
     async fn one_try(&self) -> Outcome {
+        if self.request.uri.scheme() == Scheme::Wcs {
+            return wcs::one_try(self).await;
+        }
         let mut source = match self.start().await {
             Ok(source) => source,
             Err(reason) => return Outcome::failed(reason),
@@ -231,8 +264,10 @@ impl Job {
         let launch = self.tools.launch(&self.request.uri);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
-        let started =
-            Source::start(pipelines, launch, name, self.publication.fanout(), self.tools.accept(&self.request)).await;
+        let rtmp = self.request.uri.scheme() == Scheme::Rtmp;
+        let hold = (rtmp && self.request.has_video).then_some(PICTURES);
+        let accept = self.tools.accept(&self.request);
+        let started = Source::start(pipelines, launch, name, self.publication.fanout(), accept, hold).await;
         started.map_err(|error| error.to_string())
     }
 
@@ -243,10 +278,7 @@ impl Job {
         };
         let live_since = Instant::now();
         self.publication.live(tracks.clone());
-        self.view.send_modify(|view| {
-            view.status = AgentStatus::ProcessedRemote;
-            view.attempts = 0;
-        });
+        self.flows();
         let reason = loop {
             match timeout(WATCH, source.event()).await {
                 Err(_) if self.publication.fanout().silence() > self.tools.stall_timeout => {
@@ -261,10 +293,23 @@ impl Job {
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
-                Ok(Some(SourceEvent::Described | SourceEvent::Answered | SourceEvent::AllTracks)) => {}
+                Ok(Some(
+                    SourceEvent::Described
+                    | SourceEvent::Answered
+                    | SourceEvent::PicturesAwaited
+                    | SourceEvent::AllTracks,
+                )) => {}
             }
         };
         Outcome { flowed: live_since.elapsed(), ..Outcome::failed(reason) }
+    }
+
+    /// Media flows.
+    pub(super) fn flows(&self) {
+        self.view.send_modify(|view| {
+            view.status = AgentStatus::ProcessedRemote;
+            view.attempts = 0;
+        });
     }
 
     fn left_out(&self, kind: Kind, reason: &str) {
@@ -303,6 +348,7 @@ impl Job {
                     self.set(AgentStatus::ProcessedLocal);
                     deadline = deadline.max(Instant::now() + SETTLE);
                 }
+                Some(SourceEvent::PicturesAwaited) => deadline = deadline.max(Instant::now() + PICTURES + SETTLE),
                 Some(SourceEvent::Track(track)) => {
                     let sound_only = self.request.has_video && track.kind == Kind::Audio;
                     track.note_in(&mut tracks);
@@ -346,7 +392,9 @@ impl Job {
         Outcome {
             answered: connected,
             ..Outcome::failed(match (connected, self.request.uri.scheme()) {
-                (true, Scheme::Rtmp) => format!("the server answers, but nothing is published there ({seconds} s)"),
+                (true, Scheme::Rtmp | Scheme::Wcs) => {
+                    format!("the server answers, but nothing is published there ({seconds} s)")
+                }
                 (true, Scheme::Rtsp) => format!("the server describes the stream, but sends none of it ({seconds} s)"),
                 (false, _) => format!("no answer within {seconds} s"),
             })

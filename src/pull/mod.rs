@@ -1,13 +1,16 @@
 //! Pull agents: our clients that dial remote servers and publish what they get.
 //!
 //! The supervisor's task owns the list of agents; each agent is a task of its own ([`agent`]). What differs between the
-//! protocols of sources is in [`scheme`]; what a pulled RTMP stream may bring is decided by [`policy`].
+//! protocols of sources is in [`scheme`]; what a pulled RTMP stream may bring is decided by [`policy`]; [`wcs`] speaks to
+//! other WCS servers.
 
 mod address;
 mod agent;
 pub mod policy;
 mod scheme;
+pub mod wcs;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::{Scheme, SourceUri, UriError};
-pub use agent::{AgentStatus, AgentView};
+pub use agent::{AgentStatus, AgentView, Direction};
 pub use scheme::{RtspTransport, Rules};
 
-use crate::admission::{Admission, Refused};
+use crate::admission::{Admission, Place, Refused};
 use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
 use crate::media::{Catalog, Pipelines};
 use crate::name::{MediaSessionId, NameError, StreamName};
@@ -49,6 +52,7 @@ impl Family {
         match scheme {
             Scheme::Rtmp => Self::Rtmp,
             Scheme::Rtsp => Self::Rtsp,
+            Scheme::Wcs => Self::Pull,
         }
     }
 
@@ -69,7 +73,9 @@ pub struct PullRequest {
     pub family: Family,
     /// The source's address, as the caller wrote it.
     pub uri: SourceUri,
-    /// The stream's name here; the URI itself where absent.
+    /// The stream's name there, where the address does not say it (ws and wss).
+    pub remote_name: Option<StreamName>,
+    /// The stream's name here; where absent its name there, or the URI itself.
     pub local_name: Option<StreamName>,
     /// Record it.
     pub record: bool,
@@ -79,6 +85,33 @@ pub struct PullRequest {
     pub has_video: bool,
     /// A player asked for it by its address: it goes some time after the last player, and at the first failure.
     pub on_demand: bool,
+}
+
+impl PullRequest {
+    /// What a player asks for.
+    fn on_demand(uri: SourceUri, remote_name: Option<StreamName>) -> Self {
+        Self {
+            family: Family::of(uri.scheme()),
+            uri,
+            remote_name,
+            local_name: None,
+            record: false,
+            has_audio: true,
+            has_video: true,
+            on_demand: true,
+        }
+    }
+}
+
+/// A stream to publish on another server.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The server's address.
+    pub uri: SourceUri,
+    /// The stream's name here.
+    pub local_name: StreamName,
+    /// Its name there.
+    pub remote_name: StreamName,
 }
 
 /// Why a pull is not started.
@@ -92,6 +125,23 @@ pub enum PullError {
         /// The stream it is published as.
         stream: StreamName,
     },
+    /// The same stream is published there already.
+    #[error("{stream} is already being pushed to {uri}")]
+    AlreadyPushed {
+        /// The server, masked.
+        uri: String,
+        /// The stream's name there.
+        stream: StreamName,
+    },
+    /// There is nothing to push.
+    #[error("there is no stream {0} to push")]
+    NoStream(StreamName),
+    /// wss is not allowed.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// The address does not say which stream, and nothing else does.
+    #[error("the field remoteStreamName is missing: which stream of {0} is wanted?")]
+    NoRemoteName(SourceUri),
     /// The local name is taken, or the server is closing.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -134,6 +184,8 @@ pub struct Tools {
     pub rtsp: Rules,
     /// How RTSP sources send.
     pub rtsp_transport: RtspTransport,
+    /// What other WCS servers are called with.
+    pub wcs: wcs::Tools,
 }
 
 /// A cheap handle on the supervisor.
@@ -142,6 +194,7 @@ pub struct Pulls {
     hub: Hub,
     commands: mpsc::Sender<Command>,
     agents: watch::Receiver<Arc<Vec<Agent>>>,
+    origins: wcs::Origins,
     closing: CancellationToken,
 }
 
@@ -149,6 +202,7 @@ pub struct Pulls {
 #[derive(Clone)]
 pub struct Agent {
     uri: SourceUri,
+    remote_name: Option<StreamName>,
     family: Family,
     view: watch::Receiver<AgentView>,
     stop: CancellationToken,
@@ -156,6 +210,7 @@ pub struct Agent {
 
 enum Command {
     Pull(PullRequest, oneshot::Sender<Result<(), PullError>>),
+    Push(PushRequest, oneshot::Sender<Result<(), PullError>>),
 }
 
 /// Tells the supervisor that an agent has ended. The view closes once the agent is off the list: then whoever waits for
@@ -173,9 +228,10 @@ impl Pulls {
         let hub = tools.hub.clone();
         let (goners, gone) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
+        let origins = wcs::Origins::start(tools.wcs.origins.clone(), tools.wcs.dial.clone(), tasks);
         let supervisor = Supervisor { tools, list, tasks: tasks.clone(), goners, closing: closing.clone() };
         tasks.spawn(supervisor.run(inbox, gone));
-        Self { hub, commands, agents, closing }
+        Self { hub, commands, agents, origins, closing }
     }
 
     /// Starts an agent. It publishes its name at once and then dials.
@@ -189,28 +245,34 @@ impl Pulls {
         answer.await.map_err(|_| PublishError::Closing)?
     }
 
-    /// The stream a player asks for: one that exists, or one that is pulled because its name is an address.
+    /// Starts an agent that publishes a stream of ours on another server.
     ///
     /// # Errors
-    /// WCS's `info`: "Stream not found", "Bad URI", "Requested stream shutdown".
+    /// See [`PullError`].
+    pub async fn push(&self, request: PushRequest) -> Result<(), PullError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.commands.send(Command::Push(request, reply)).await;
+        asked.map_err(|_| PublishError::Closing)?;
+        answer.await.map_err(|_| PublishError::Closing)?
+    }
+
+    /// The stream a player asks for: one that exists, one that is pulled because its name is an address, or one that an
+    /// origin of this edge has.
+    ///
+    /// # Errors
+    /// WCS's `info`: "Stream not found", "Bad URI", "CDN stream not found", "Requested stream shutdown".
     pub async fn stream_for(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
         let find = || self.hub.streams().get(name).cloned();
         if let Some(stream) = find() {
             return Ok(stream);
         }
-        if !name.as_str().contains("://") {
-            return Err("Stream not found");
-        }
-        let scheme = Scheme::of(name.as_str()).ok_or("Failed to get agent storage")?;
-        let uri = SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?;
-        let request = PullRequest {
-            family: Family::of(scheme),
-            uri,
-            local_name: None,
-            record: false,
-            has_audio: true,
-            has_video: true,
-            on_demand: true,
+        let request = if name.as_str().contains("://") {
+            let scheme = Scheme::of(name.as_str()).filter(|scheme| *scheme != Scheme::Wcs);
+            let scheme = scheme.ok_or("Failed to get agent storage")?;
+            PullRequest::on_demand(SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?, None)
+        } else {
+            let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
+            PullRequest::on_demand(origin, Some(name.clone()))
         };
         match self.pull(request).await {
             // Another player was faster, or a pull has it under another name.
@@ -220,8 +282,13 @@ impl Pulls {
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
             Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
-            Err(PullError::Name(_) | PullError::NoTracks | PullError::OtherFamily(..)) => Err("Bad URI"),
+            Err(_) => Err("Bad URI"),
         }
+    }
+
+    /// Every agent, whoever started it.
+    pub fn all(&self) -> Vec<Agent> {
+        self.agents.borrow().to_vec()
     }
 
     /// The agents a family sees.
@@ -259,7 +326,24 @@ impl Agent {
 
     /// Whether it pulls this address, written as the caller wrote it or as lists show it.
     pub fn pulls(&self, uri: &str) -> bool {
-        self.uri.secret() == uri || self.uri.to_string() == uri
+        self.uri.is_written(uri)
+    }
+
+    /// Whether it does what `request` asks for: nobody publishes twice under one name of a server.
+    fn pushes(&self, request: &PushRequest) -> bool {
+        let same = self.view().direction == Direction::Push && self.uri.secret() == request.uri.secret();
+        same && self.remote_name.as_ref() == Some(&request.remote_name)
+    }
+
+    /// Whether it does what `request` asks for: of WCS servers, the same stream under the same name.
+    fn is_for(&self, request: &PullRequest) -> bool {
+        let same_name = || {
+            let wanted = request.local_name.as_ref().or(request.remote_name.as_ref());
+            self.remote_name == request.remote_name && wanted == Some(&self.view().local_name)
+        };
+        let pulls = self.view().direction == Direction::Pull;
+        let same = pulls && self.family == request.family && self.uri.secret() == request.uri.secret();
+        same && (self.uri.scheme() != Scheme::Wcs || same_name())
     }
 
     /// Ends the agent and its stream; waits until both are gone.
@@ -294,6 +378,9 @@ impl Supervisor {
                         // A caller that no longer waits has its agent all the same: it asked for it.
                         let _ = reply.send(self.pull(request).await);
                     }
+                    Some(Command::Push(request, reply)) => {
+                        let _ = reply.send(self.push(request));
+                    }
                     None => return,
                 },
             }
@@ -308,8 +395,14 @@ impl Supervisor {
         if request.family.scheme().is_some_and(|own| own != scheme) {
             return Err(PullError::OtherFamily(request.uri.to_string(), scheme.calls()));
         }
+        if scheme == Scheme::Wcs {
+            self.tools.wcs.check(&request.uri)?;
+            if request.remote_name.is_none() {
+                return Err(PullError::NoRemoteName(request.uri));
+            }
+        }
         let running = self.list.borrow().clone();
-        let same = running.iter().find(|agent| agent.family == request.family && agent.uri == request.uri);
+        let same = running.iter().find(|agent| agent.is_for(&request));
         if let Some(agent) = same {
             if agent.view().status != AgentStatus::Failed {
                 return Err(PullError::AlreadyPulled { uri: request.uri.to_string(), stream: agent.view().local_name });
@@ -329,20 +422,53 @@ impl Supervisor {
         let stop = CancellationToken::new();
         let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
         let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), ends);
-        let agent = Agent { uri: request.uri, family: request.family, view, stop };
+        let PullRequest { uri, remote_name, family, .. } = request;
+        self.run_agent(Agent { uri, remote_name, family, view, stop }, session, job.run(), place);
+        Ok(())
+    }
+
+    fn push(&self, request: PushRequest) -> Result<(), PullError> {
+        if request.uri.scheme() != Scheme::Wcs {
+            return Err(PullError::OtherFamily(request.uri.to_string(), "streams are pushed to ws and wss addresses"));
+        }
+        self.tools.wcs.check(&request.uri)?;
+        if self.list.borrow().iter().any(|agent| agent.pushes(&request)) {
+            return Err(PullError::AlreadyPushed { uri: request.uri.to_string(), stream: request.remote_name });
+        }
+        if !self.tools.hub.streams().contains_key(&request.local_name) {
+            return Err(PullError::NoStream(request.local_name));
+        }
+        let place = self.tools.admission.agent()?;
+        let session = MediaSessionId::random();
+        let stop = CancellationToken::new();
+        let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
+        let (job, view) = wcs::Push::new(request.clone(), session.clone(), self.tools.clone(), ends);
+        let PushRequest { uri, remote_name, .. } = request;
+        let agent = Agent { uri, remote_name: Some(remote_name), family: Family::Pull, view, stop };
+        self.run_agent(agent, session, job.run(), place);
+        Ok(())
+    }
+
+    /// Lists an agent and runs it to its end.
+    fn run_agent(
+        &self,
+        agent: Agent,
+        session: MediaSessionId,
+        run: impl Future<Output = watch::Sender<AgentView>> + Send + 'static,
+        place: Place,
+    ) {
         self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
         let goners = self.goners.clone();
         self.tasks.spawn(async move {
-            let view = job.run().await;
+            let view = run.await;
             drop(place);
             // A supervisor that is gone has no list.
             let _ = goners.send(Ended { session, _view: view });
         });
-        Ok(())
     }
 
     fn publisher(&self, request: &PullRequest, session: MediaSessionId) -> Result<Publisher, NameError> {
-        let name = match &request.local_name {
+        let name = match request.local_name.as_ref().or(request.remote_name.as_ref()) {
             Some(name) => name.clone(),
             None => StreamName::new(request.uri.secret())?,
         };

@@ -50,6 +50,7 @@ impl Scheme {
         match self {
             Self::Rtmp => "RTMP is pulled by /pull/rtmp/pull or /pull/pull",
             Self::Rtsp => "RTSP is captured by /rtsp/startup or /pull/pull",
+            Self::Wcs => "WCS servers are for /pull/pull and /pull/push",
         }
     }
 
@@ -58,6 +59,7 @@ impl Scheme {
         match self {
             Self::Rtmp => "rtmp",
             Self::Rtsp => "rtsp",
+            Self::Wcs => "wcs",
         }
     }
 
@@ -66,13 +68,14 @@ impl Scheme {
         match self {
             Self::Rtmp => "Flash",
             Self::Rtsp => "RTSP",
+            Self::Wcs => "WebRTC",
         }
     }
 
     /// What a player is told whose name is no address of this scheme.
     pub(super) fn malformed(self) -> &'static str {
         match self {
-            Self::Rtmp => "Bad URI",
+            Self::Rtmp | Self::Wcs => "Bad URI",
             Self::Rtsp => "Rtsp has wrong format",
         }
     }
@@ -80,7 +83,8 @@ impl Scheme {
     /// What players are told whose source could not be had.
     pub(super) fn lost(self, cause: Cause) -> &'static str {
         match (self, cause) {
-            (Self::Rtmp, _) => "Failed to connect to origin stream",
+            (Self::Wcs, Cause::NotFound) => "CDN stream not found",
+            (Self::Rtmp | Self::Wcs, _) => "Failed to connect to origin stream",
             (Self::Rtsp, Cause::NotFound) => "Rtsp stream not found",
             (Self::Rtsp, Cause::NoCodec) => "No common codecs",
             (Self::Rtsp, Cause::Other) => "Failed to connect to rtsp stream",
@@ -94,13 +98,14 @@ impl Tools {
         match scheme {
             Scheme::Rtmp => &self.rtmp,
             Scheme::Rtsp => &self.rtsp,
+            Scheme::Wcs => &self.wcs.rules,
         }
     }
 
     /// What a source's media comes over.
     pub(super) fn transport(&self, scheme: Scheme) -> &'static str {
         match (scheme, self.rtsp_transport) {
-            (Scheme::Rtsp, RtspTransport::Udp) => "UDP",
+            (Scheme::Rtsp, RtspTransport::Udp) | (Scheme::Wcs, _) => "UDP",
             _ => "TCP",
         }
     }
@@ -109,7 +114,7 @@ impl Tools {
     pub(super) fn recorded(&self, scheme: Scheme) -> Recorded {
         match scheme {
             Scheme::Rtmp if !self.policy.records_video() => Recorded::SoundOnly,
-            Scheme::Rtmp | Scheme::Rtsp => Recorded::Everything,
+            Scheme::Rtmp | Scheme::Rtsp | Scheme::Wcs => Recorded::Everything,
         }
     }
 
@@ -128,6 +133,10 @@ impl Tools {
                 let filling = filling.value("uri", &dialled).value("protocols", self.rtsp_transport.protocols());
                 tracks.into_iter().fold(filling, |filling, kind| filling.track(kind))
             }),
+            // Its peer dials no address: it is called over the WebSocket.
+            Scheme::Wcs => self
+                .catalog
+                .launch("pull-wcs", |filling| tracks.into_iter().fold(filling, |filling, kind| filling.track(kind))),
         }
     }
 
@@ -139,7 +148,7 @@ impl Tools {
             match (track.kind, request.uri.scheme()) {
                 (Kind::Video, _) if !request.has_video => Err("hasVideo is false".into()),
                 (Kind::Audio, _) if !request.has_audio => Err("hasAudio is false".into()),
-                (_, Scheme::Rtsp) => Ok(()),
+                (_, Scheme::Rtsp | Scheme::Wcs) => Ok(()),
                 (Kind::Video, Scheme::Rtmp) => policy.check_video(name).map_err(|refusal| refusal.to_string()),
                 (Kind::Audio, Scheme::Rtmp) => {
                     policy.allows_audio(name, track.rate).map_err(|refusal| refusal.to_string())

@@ -3,36 +3,25 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::empty::hide_empty_tracks;
+use super::matroska::repair_matroska;
 use super::repair::{RepairError, Repaired, repair_mp4};
+use crate::config::{Container, RecordFormats, WebmAudio};
 use crate::hub::Recorded;
 use crate::media::{Codec, Kind, Track};
 
-/// A container weir writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Container {
-    /// H.264 or H.265 with AAC, or AAC alone.
-    Mp4,
-    /// VP8 with Vorbis.
-    WebM,
-}
+/// The size of a transport stream's packets, bytes (ISO/IEC 13818-1).
+const TS_PACKET: u64 = 188;
 
 impl Container {
-    /// Both.
-    pub(super) const ALL: [Container; 2] = [Container::Mp4, Container::WebM];
-
     /// The launch template that writes it.
-    pub(super) fn template(self) -> &'static str {
-        match self {
-            Container::Mp4 => "record-mp4",
-            Container::WebM => "record-webm",
-        }
-    }
-
-    /// The extension of its files.
-    pub(super) fn extension(self) -> &'static str {
-        match self {
-            Container::Mp4 => "mp4",
-            Container::WebM => "webm",
+    pub(super) fn template(self, webm_audio: WebmAudio) -> &'static str {
+        match (self, webm_audio) {
+            (Container::Mp4, _) => "record-mp4",
+            (Container::WebM, WebmAudio::Vorbis) => "record-webm",
+            (Container::WebM, WebmAudio::Opus) => "record-webm-opus",
+            (Container::Mkv, _) => "record-mkv",
+            (Container::Ts, _) => "record-ts",
         }
     }
 
@@ -43,38 +32,52 @@ impl Container {
     /// See [`RepairError`].
     pub(super) fn mend(self, file: &Path, written: Duration) -> Result<Repaired, RepairError> {
         match self {
-            Container::Mp4 => repair_mp4(file),
-            // Plays up to its last cluster as it is.
-            Container::WebM => Ok(Repaired {
-                bytes_kept: std::fs::metadata(file)?.len(),
-                bytes_cut: 0,
-                duration: written,
-                video_frames: 0,
-                audio_frames: 0,
-                first_fragment_missing: false,
-                was_finished: true,
-            }),
+            Container::Mp4 => {
+                hide_empty_tracks(file)?;
+                repair_mp4(file)
+            }
+            Container::WebM | Container::Mkv => repair_matroska(file),
+            Container::Ts => {
+                let bytes = std::fs::metadata(file)?.len();
+                // Plays up to its last whole packet as it is.
+                let kept = bytes - bytes % TS_PACKET;
+                std::fs::OpenOptions::new().write(true).open(file)?.set_len(kept)?;
+                Ok(Repaired {
+                    bytes_kept: kept,
+                    bytes_cut: bytes - kept,
+                    duration: written,
+                    video_frames: 0,
+                    audio_frames: 0,
+                    first_fragment_missing: false,
+                    was_finished: bytes == kept,
+                })
+            }
         }
     }
 }
 
 /// The container for a stream and the tracks that go into it; no tracks where nothing of the stream can be recorded.
-pub(super) fn choose(tracks: &[Track], recorded: Recorded) -> (Container, Vec<Track>) {
+pub(super) fn choose(tracks: &[Track], recorded: Recorded, formats: RecordFormats) -> (Container, Vec<Track>) {
     let pictures = |track: &&Track| track.kind == Kind::Video && recorded == Recorded::Everything;
     let container = match tracks.iter().find(pictures).map(|track| &track.codec) {
-        Some(Codec::Vp8) => Container::WebM,
+        Some(Codec::Vp8) => formats.vp8,
+        Some(Codec::H264) => formats.h264,
         _ => Container::Mp4,
     };
-    let fits = |track: &&Track| match (&track.codec, container) {
-        (Codec::H264 | Codec::H265, Container::Mp4) | (Codec::Vp8, Container::WebM) => recorded == Recorded::Everything,
-        (Codec::Aac, Container::Mp4) | (Codec::Opus | Codec::Pcma | Codec::Pcmu, _) => true,
-        _ => false,
+    let fits = |track: &&Track| match &track.codec {
+        Codec::H264 => recorded == Recorded::Everything && container != Container::WebM,
+        Codec::H265 => recorded == Recorded::Everything && container == Container::Mp4,
+        Codec::Vp8 => recorded == Recorded::Everything && container == formats.vp8,
+        Codec::Aac => container != Container::WebM,
+        Codec::Opus | Codec::Pcma | Codec::Pcmu => true,
+        Codec::Other(_) => false,
     };
     (container, tracks.iter().filter(fits).cloned().collect())
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn track(kind: Kind, codec: Codec) -> Track {
@@ -84,22 +87,32 @@ mod tests {
 
     #[test]
     fn the_codecs_choose() {
-        use Codec::{Aac, H264, Opus, Other, Pcma, Vp8};
+        use Codec::{Aac, H264, H265, Opus, Other, Pcma, Pcmu, Vp8};
         let (video, audio) = (Kind::Video, Kind::Audio);
         let everything = Recorded::Everything;
-        for (tracks, recorded, container, kept) in [
-            (vec![(video, H264), (audio, Aac)], everything, Container::Mp4, 2),
-            (vec![(video, H264), (audio, Opus)], everything, Container::Mp4, 2),
-            (vec![(video, Vp8), (audio, Opus)], everything, Container::WebM, 2),
-            (vec![(video, Vp8), (audio, Aac)], everything, Container::WebM, 1),
-            (vec![(audio, Pcma)], everything, Container::Mp4, 1),
-            (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, Container::Mp4, 1),
-            (vec![(video, Vp8), (audio, Opus)], Recorded::SoundOnly, Container::Mp4, 1),
-            (vec![(video, Other("video/x-h263".into()))], everything, Container::Mp4, 0),
+        let (default, mkv): (RecordFormats, RecordFormats) =
+            (RecordFormats::default(), "h264-mkv,vp8-mkv".parse().unwrap());
+        let ts: RecordFormats = "h264-ts".parse().unwrap();
+        for (tracks, recorded, formats, container, kept) in [
+            (vec![(video, H264), (audio, Aac)], everything, default, Container::Mp4, 2),
+            (vec![(video, H264), (audio, Opus)], everything, default, Container::Mp4, 2),
+            (vec![(video, Vp8), (audio, Opus)], everything, default, Container::WebM, 2),
+            (vec![(video, Vp8), (audio, Aac)], everything, default, Container::WebM, 1),
+            (vec![(audio, Pcma)], everything, default, Container::Mp4, 1),
+            (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, default, Container::Mp4, 1),
+            (vec![(video, Vp8), (audio, Opus)], Recorded::SoundOnly, default, Container::Mp4, 1),
+            (vec![(video, Other("video/x-h263".into()))], everything, default, Container::Mp4, 0),
+            (vec![(video, H264), (audio, Opus)], everything, mkv, Container::Mkv, 2),
+            (vec![(video, Vp8), (audio, Aac)], everything, mkv, Container::Mkv, 2),
+            (vec![(video, H265), (audio, Opus)], everything, mkv, Container::Mp4, 2),
+            (vec![(audio, Aac)], everything, mkv, Container::Mp4, 1),
+            (vec![(video, H264), (audio, Aac)], Recorded::SoundOnly, mkv, Container::Mp4, 1),
+            (vec![(video, H264), (audio, Pcmu)], everything, ts, Container::Ts, 2),
+            (vec![(video, Vp8), (audio, Opus)], everything, ts, Container::WebM, 2),
         ] {
             let tracks: Vec<Track> = tracks.into_iter().map(|(kind, codec)| track(kind, codec)).collect();
-            let chosen = choose(&tracks, recorded);
-            assert_eq!((chosen.0, chosen.1.len()), (container, kept), "{tracks:?} {recorded:?}");
+            let chosen = choose(&tracks, recorded, formats);
+            assert_eq!((chosen.0, chosen.1.len()), (container, kept), "{tracks:?} {recorded:?} {formats}");
         }
     }
 }

@@ -1,31 +1,44 @@
 //! Recordings: who is recorded, into which files, and what a crash leaves behind.
 //!
-//! The supervisor watches the hub for streams that want to be recorded; each recording is a task of its own
-//! ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]). [`name`] gives files their names, [`files`] puts
-//! them in place, [`repair`] and [`recover`] finish what a killed process left.
+//! The supervisor ([`supervisor`]) watches the hub for streams that want to be recorded, and takes REST's orders; each
+//! recording is a task of its own ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]), which [`finish`]
+//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`retention`] deletes old ones,
+//! [`script`] has the operator's
+//! script see each, [`repair`] and [`recover`] finish what a killed process left.
 
 mod container;
+mod empty;
 mod files;
+mod finish;
+mod index;
+mod matroska;
 mod mp4;
 pub mod name;
 mod recorder;
 pub mod recover;
 pub mod repair;
+mod retention;
+mod script;
+mod supervisor;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
-use crate::event::Event;
+use crate::config::{RecordFormats, Rotation, WebmAudio};
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
 pub use files::free_space;
 use name::NameRules;
+
+pub use index::{Entry, HookState, Index};
+pub use recorder::{RecorderState, RecorderView};
+pub use retention::Retention;
+pub use script::{Script, Scripts};
+pub use supervisor::{RecordError, Recorders};
+
+/// The application of the conference rooms. Source: wcs.md 6.4, 6.10.
+const ROOM_APP: &str = "roomApp";
 
 /// What every recorder works with.
 #[derive(Clone)]
@@ -38,8 +51,12 @@ pub struct Tools {
     pub hub: Hub,
     /// Who is refused.
     pub admission: Admission,
-    /// The rules of a recording.
+    /// The rules of a recording that nobody gave others for.
     pub rules: Arc<Rules>,
+    /// What is known of the files.
+    pub index: Index,
+    /// How long they are kept.
+    pub retention: Retention,
 }
 
 /// The settings of a recording.
@@ -51,67 +68,47 @@ pub struct Rules {
     pub cut: CutRule,
     /// How files are named.
     pub names: NameRules,
+    /// What files they are.
+    pub formats: RecordFormats,
+    /// What becomes of the sound in a WebM.
+    pub webm_audio: WebmAudio,
+    /// The sample rate of sound that is transcoded, Hz.
+    pub sample_rate: u32,
     /// Free bytes the file system must keep; 0 for no limit.
     pub min_free_space: u64,
 }
 
-/// A handle on the recordings of this server.
-pub struct Recorders {
-    stop: CancellationToken,
-    running: TaskTracker,
+/// What a caller wants otherwise than the settings have it, for one recording.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The template of its files' names.
+    pub template: Option<String>,
+    /// When a part ends.
+    pub cut: Option<CutRule>,
 }
 
-impl Recorders {
-    /// Starts the supervisor's task in `tasks`.
-    pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
-        let recorders = Self { stop: CancellationToken::new(), running: TaskTracker::new() };
-        tasks.spawn(supervise(tools, recorders.stop.clone(), recorders.running.clone()));
-        recorders
-    }
-
-    /// Finishes every recording; true when all files are in place within `deadline`.
-    pub async fn finish(&self, deadline: Duration) -> bool {
-        self.stop.cancel();
-        self.running.close();
-        tokio::time::timeout(deadline, self.running.wait()).await.is_ok()
+impl Rules {
+    /// The rules of one recording of a stream that belongs to `app_key`. Streams of rooms are merged later, which parts are
+    /// in the way of: rotation is off for them, unless the caller asks for it.
+    fn with(&self, options: Options, app_key: &str) -> Self {
+        let mut rules = self.clone();
+        if app_key == ROOM_APP {
+            rules.cut = CutRule::Never;
+        }
+        if let Some(template) = options.template {
+            rules.names.template = template;
+        }
+        rules.cut = options.cut.unwrap_or(rules.cut);
+        rules
     }
 }
 
-async fn supervise(tools: Tools, stop: CancellationToken, running: TaskTracker) {
-    let mut streams = tools.hub.watch();
-    let mut seen = HashSet::new();
-    loop {
-        let now = streams.borrow_and_update().clone();
-        let mut present = HashSet::new();
-        for handle in now.values() {
-            let view = handle.view();
-            let (Some(recorded), Some(publisher)) = (view.record, view.publisher()) else { continue };
-            // A browser may use an id again; when it began tells the two apart.
-            let key = (publisher.id.clone(), publisher.since);
-            present.insert(key.clone());
-            if !seen.insert(key) {
-                continue;
-            }
-            let place = match tools.admission.recording() {
-                Ok(place) => place,
-                Err(refused) => {
-                    let (stream, session) = (view.name.clone(), publisher.id.clone());
-                    tools.hub.events().tell(Event::RecordingFailed { stream, session, reason: refused.to_string() });
-                    continue;
-                }
-            };
-            if let Some(recorder) = recorder::Recorder::new(&tools, handle, recorded, publisher, &stop) {
-                running.spawn(async move {
-                    recorder.run().await;
-                    drop(place);
-                });
-            }
-        }
-        seen.retain(|id| present.contains(id));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = streams.changed() => if changed.is_err() { return },
-        }
+/// What `record_rotation` asks for.
+pub fn cut(rotation: Rotation) -> CutRule {
+    match rotation {
+        Rotation::Off => CutRule::Never,
+        Rotation::Time(time) => CutRule::After(time),
+        Rotation::Size(bytes) => CutRule::Size(bytes),
     }
 }
 

@@ -10,6 +10,7 @@
 
 use crate::config::NameEncoding;
 use data_encoding::{BASE64URL, HEXLOWER};
+use serde::{Deserialize, Serialize};
 
 /// The template of the policy `streamName`.
 pub const STREAM_NAME_TEMPLATE: &str = "{streamName}";
@@ -32,7 +33,7 @@ const FALLBACK_STEM: &str = "record";
 
 /// The settings that decide a name (`stream_record_policy`, `stream_record_policy_template`, `encode_record_name`,
 /// `exclude_record_name_characters`), or what `config.fileTemplate` of a REST call puts in their place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameRules {
     /// Literal text and `{elements}`; an element that is not known stays as it is written.
     pub template: String,
@@ -44,7 +45,7 @@ pub struct NameRules {
 }
 
 /// What is known about a part when its name is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameFacts {
     /// `{streamName}`: the stream's name as its publisher gave it.
     pub stream_name: String,
@@ -68,12 +69,14 @@ pub struct NameFacts {
     pub part: Option<u32>,
     /// Whether no part follows this one: the last part has no number.
     pub last: bool,
-    /// The container's file extension without its dot: up to 8 ASCII letters and digits, always from our own source.
+    /// The container's file extension without its dot: up to 8 ASCII letters and digits, always from our own source; it is
+    /// not kept with the rest.
+    #[serde(skip)]
     pub extension: &'static str,
 }
 
 /// How a part ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameEnd {
     /// `{endTime}`: the end of the last sample on the stream's clock, ms.
     pub stream_ms: u64,
@@ -100,6 +103,11 @@ impl NameRules {
             NameEncoding::Base64 => BASE64URL.encode(cut(&plain, room / 4 * 3).as_bytes()),
         };
         stem + &tail
+    }
+
+    /// Whether the name is another one once the end is known.
+    pub(super) fn is_pending(&self) -> bool {
+        ["{endTime}", "{endTimeMillis}", "{duration}"].iter().any(|element| self.template.contains(element))
     }
 
     /// Number and extension.

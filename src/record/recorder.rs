@@ -9,7 +9,9 @@
 //! ```
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -17,11 +19,12 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::container::{Container, choose};
-use super::files;
-use super::name::{NameEnd, NameFacts};
-use super::repair::{RepairError, Repaired};
-use super::{Rules, Tools, flows};
+use super::container::choose;
+use super::finish::{Closing, Finisher};
+use super::index::Entry;
+use super::name::NameFacts;
+use super::{Rules, Tools, files, flows};
+use crate::config::Container;
 use crate::event::{Event, epoch_ms};
 use crate::hub::{Recorded, SessionView, StreamHandle, StreamView, Subscriber, Subscription};
 use crate::media::{Codec, CutRule, Feed, FeedEvent, Kind, ORIGIN, Part, PartEvent, Track};
@@ -30,18 +33,38 @@ use crate::retry::Backoff;
 
 /// How long the halves of a feed may take to hand over what they hold.
 const HAND_OVER: Duration = Duration::from_millis(250);
-/// How long a part whose successor runs may wait for its follower to end it.
-const STRAGGLER: Duration = Duration::from_millis(1500);
-/// How long a part may take from its last frame to a finished file.
-const FINISHING: Duration = Duration::from_secs(8);
 /// How often the free space is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(2);
 /// When a recording that failed is tried again.
-const RETRY: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(60), attempts: 0 };
+const RETRY: Backoff = Backoff { initial: Duration::from_secs(5), max: Duration::from_secs(20), attempts: 0 };
+
+/// A recording as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecorderView {
+    /// The stream.
+    pub stream: StreamName,
+    /// Its publisher's media session.
+    pub session: MediaSessionId,
+    /// What it does.
+    pub state: RecorderState,
+}
+
+/// What a recorder does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecorderState {
+    /// It waits for a stream that flows, or for its first keyframe.
+    Waiting,
+    /// It writes a file that is to have this name.
+    Recording(String),
+    /// It could not go on, for this reason, and tries again.
+    Failed(String),
+}
 
 /// The recording of one stream.
 pub(super) struct Recorder {
     tools: Tools,
+    rules: Arc<Rules>,
+    shown: watch::Sender<RecorderView>,
     stream: StreamName,
     session: MediaSessionId,
     connection: String,
@@ -57,41 +80,50 @@ enum End {
     Over,
     /// Its tracks are others now.
     Changed,
-    /// It could not go on; the reason has been told.
-    Failed,
 }
 
-/// How a part is closed.
-#[derive(Clone, Copy)]
-struct Closing {
-    /// No part follows it.
-    last: bool,
-    /// It has all its frames and only needs its end; otherwise its pipeline has failed.
+/// Why a recording cannot go on.
+struct Broken {
+    reason: String,
+    /// The running part's pipeline is well, and only needs its end.
     whole: bool,
 }
 
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self { reason, whole: false }
+    }
+}
+
 /// A file being written.
-struct Writing {
-    part: Part,
-    file: PathBuf,
-    number: u32,
-    facts: NameFacts,
+pub(super) struct Writing {
+    pub(super) part: Part,
+    pub(super) file: PathBuf,
+    pub(super) facts: NameFacts,
 }
 
 impl Recorder {
-    /// `None` when the stream has ended meanwhile.
+    /// A recorder and what it shows, until its last file is in place; `None` when the stream has ended meanwhile.
     pub(super) fn new(
         tools: &Tools,
+        rules: Arc<Rules>,
         stream: &StreamHandle,
         recorded: Recorded,
         publisher: &SessionView,
         stop: &CancellationToken,
-    ) -> Option<Self> {
+    ) -> Option<(Self, watch::Receiver<RecorderView>)> {
         let subscription = stream.subscribe(Subscriber::Recorder).ok()?;
         let view = subscription.view();
         let name = view.borrow().name.clone();
-        Some(Self {
+        let (shown, state) = watch::channel(RecorderView {
+            stream: name.clone(),
+            session: publisher.id.clone(),
+            state: RecorderState::Waiting,
+        });
+        let recorder = Self {
             tools: tools.clone(),
+            rules,
+            shown,
             stream: name,
             session: publisher.id.clone(),
             connection: publisher.connection.clone(),
@@ -99,34 +131,70 @@ impl Recorder {
             view,
             subscription,
             stop: stop.clone(),
-        })
+        };
+        Some((recorder, state))
+    }
+
+    fn show(&self, state: RecorderState) {
+        let file = match &state {
+            RecorderState::Recording(file) => Some(file.clone()),
+            RecorderState::Waiting | RecorderState::Failed(_) => None,
+        };
+        self.subscription.note_recording(file);
+        self.shown.send_modify(|view| view.state = state);
     }
 
     /// Records until the stream ends or the server stops.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        let recorder = Arc::new(self);
         let mut failures = 0;
         let mut written = 0;
-        while let Some((container, tracks)) = self.tracks().await {
+        let mut ending = JoinSet::new();
+        // A recording that goes on with other tracks is ended when the next one has its place: no frame is missed.
+        let mut before: Option<Recording> = None;
+        while let Some((container, tracks)) = recorder.tracks().await {
             let parts_before = written;
-            match self.record(container, &tracks, &mut written).await {
-                End::Over => break,
-                End::Changed => {}
-                End::Failed => {
+            let now = Recording::start(&recorder, container, tracks, written);
+            if let Some(before) = before.take() {
+                ending.spawn(before.end(Closing { last: false, followed: false, whole: true }));
+            }
+            let Some(mut now) = now else {
+                recorder.failed("the stream has no track in a codec that weir records".into());
+                if recorder.changed(&[]).await {
+                    continue;
+                }
+                break;
+            };
+            let end = now.session.run(&now.feed, &mut now.events).await;
+            written = now.session.begun;
+            match end {
+                Ok(End::Over) => {
+                    before = Some(now);
+                    break;
+                }
+                Ok(End::Changed) => before = Some(now),
+                Err(Broken { reason, whole }) => {
+                    recorder.failed(reason);
+                    now.end(Closing { last: true, followed: false, whole }).await;
                     failures = if written > parts_before { 1 } else { failures + 1 };
                     let wait = RETRY.wait(failures, rand::random()).unwrap_or(RETRY.max);
                     tokio::select! {
                         () = sleep(wait) => {}
-                        () = self.stop.cancelled() => break,
-                        () = ended(self.view.clone()) => break,
+                        () = recorder.stop.cancelled() => break,
+                        () = ended(recorder.view.clone()) => break,
                     }
                 }
             }
         }
-        self.subscription.note_recording(None);
+        if let Some(last) = before {
+            last.end(Closing { last: true, followed: false, whole: true }).await;
+        }
+        while ending.join_next().await.is_some() {}
+        recorder.show(RecorderState::Waiting);
     }
 
     fn failed(&self, reason: String) {
-        self.subscription.note_recording(None);
+        self.show(RecorderState::Failed(reason.clone()));
         self.tools.hub.events().tell(Event::RecordingFailed {
             stream: self.stream.clone(),
             session: self.session.clone(),
@@ -135,69 +203,31 @@ impl Recorder {
     }
 
     /// Waits for a stream that flows; `None` when none will come.
-    async fn tracks(&mut self) -> Option<(Container, Vec<Track>)> {
-        let (stop, recorded) = (self.stop.clone(), self.recorded);
+    async fn tracks(&self) -> Option<(Container, Vec<Track>)> {
+        let mut view = self.view.clone();
         tokio::select! {
-            () = stop.cancelled() => None,
-            view = self.view.wait_for(|view| flows(view.phase)) => Some(choose(&view.ok()?.tracks, recorded)),
+            () = self.stop.cancelled() => None,
+            view = view.wait_for(|view| flows(view.phase)) => {
+                Some(choose(&view.ok()?.tracks, self.recorded, self.rules.formats))
+            }
         }
     }
 
-    async fn record(&mut self, container: Container, tracks: &[Track], written: &mut u32) -> End {
-        if tracks.is_empty() {
-            self.failed("the stream has no track in a codec that weir records".into());
-            return match changed(self.view.clone(), tracks, self.recorded, &self.stop).await {
-                true => End::Changed,
-                false => End::Over,
-            };
-        }
-        let kinds: Vec<Kind> = tracks.iter().map(|track| track.kind).collect();
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let feed = Feed::attach(self.subscription.fanout(), &kinds, self.tools.rules.cut, &sender);
-        drop(sender);
-        let mut session = Session {
-            recorder: self,
-            container,
-            tracks,
-            writing: None,
-            finishing: JoinSet::new(),
-            first_number: *written,
-            clock: StreamClock::default(),
-        };
-        let end = session.run(&feed, &mut events).await;
-        drop(feed);
-        match end {
-            Ok(end) => {
-                session.hand_over(&mut events).await;
-                *written = session.finish(true).await.max(*written);
-                end
-            }
-            Err(reason) => {
-                self.failed(reason);
-                *written = session.finish(false).await.max(*written);
-                End::Failed
-            }
+    /// Resolves with true when the stream's tracks are of other kinds or codecs, with false when the recording is over.
+    async fn changed(&self, tracks: &[Track]) -> bool {
+        let codecs = |tracks: &[Track]| tracks.iter().map(|t| (t.kind, t.codec.clone())).collect::<Vec<_>>();
+        let (before, recorded, formats) = (codecs(tracks), self.recorded, self.rules.formats);
+        let now = |view: &StreamView| codecs(&choose(&view.tracks, recorded, formats).1);
+        let mut view = self.view.clone();
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            found = view.wait_for(|view| flows(view.phase) && now(view) != before) => found.is_ok(),
         }
     }
 }
 
-/// Resolves with true when the stream's tracks are of other kinds or codecs, with false when the recording is over.
-async fn changed(
-    mut view: watch::Receiver<StreamView>,
-    tracks: &[Track],
-    recorded: Recorded,
-    stop: &CancellationToken,
-) -> bool {
-    let codecs = |tracks: &[Track]| tracks.iter().map(|t| (t.kind, t.codec.clone())).collect::<Vec<_>>();
-    let before = codecs(tracks);
-    let other = |view: &StreamView| flows(view.phase) && codecs(&choose(&view.tracks, recorded).1) != before;
-    tokio::select! {
-        () = stop.cancelled() => false,
-        found = view.wait_for(other) => found.is_ok(),
-    }
-}
-
-async fn ended(mut view: watch::Receiver<StreamView>) {
+/// Waits until what a receiver shows is gone.
+pub(super) async fn ended<T>(mut view: watch::Receiver<T>) {
     while view.changed().await.is_ok() {}
 }
 
@@ -213,23 +243,67 @@ impl StreamClock {
     }
 }
 
-/// One feed and the files that come out of it.
-struct Session<'a> {
-    recorder: &'a Recorder,
+/// A place in the stream, and what comes of it.
+struct Recording {
+    feed: Feed,
+    events: mpsc::UnboundedReceiver<FeedEvent>,
+    session: Session,
+}
+
+impl Recording {
+    /// Takes a place; `None` where there is no track to record.
+    fn start(recorder: &Arc<Recorder>, container: Container, tracks: Vec<Track>, first_number: u32) -> Option<Self> {
+        if tracks.is_empty() {
+            return None;
+        }
+        let kinds: Vec<Kind> = tracks.iter().map(|track| track.kind).collect();
+        let (sender, events) = mpsc::unbounded_channel();
+        let feed = Feed::attach(recorder.subscription.fanout(), &kinds, recorder.rules.cut, &sender);
+        let session = Session {
+            recorder: recorder.clone(),
+            container,
+            tracks,
+            writing: None,
+            finishing: JoinSet::new(),
+            first_number,
+            begun: first_number,
+            clock: StreamClock::default(),
+        };
+        Some(Self { feed, events, session })
+    }
+
+    /// Leaves the stream, and waits until every file is in place.
+    async fn end(self, closing: Closing) {
+        let Self { feed, mut events, mut session } = self;
+        drop(feed);
+        if closing.whole {
+            session.hand_over(&mut events).await;
+        }
+        session.finish(closing).await;
+    }
+}
+
+/// The files that come out of one feed.
+struct Session {
+    recorder: Arc<Recorder>,
     container: Container,
-    tracks: &'a [Track],
+    /// Those that are still heard of.
+    tracks: Vec<Track>,
     writing: Option<Writing>,
     finishing: JoinSet<()>,
     /// Parts that were written before this feed.
     first_number: u32,
+    /// The number of the last part that was begun.
+    begun: u32,
     clock: StreamClock,
 }
 
-impl Session<'_> {
-    async fn run(&mut self, feed: &Feed, events: &mut mpsc::UnboundedReceiver<FeedEvent>) -> Result<End, String> {
-        let recorder = self.recorder;
-        let rules = &recorder.tools.rules;
-        let changed = changed(recorder.view.clone(), self.tracks, recorder.recorded, &recorder.stop);
+impl Session {
+    async fn run(&mut self, feed: &Feed, events: &mut mpsc::UnboundedReceiver<FeedEvent>) -> Result<End, Broken> {
+        let recorder = self.recorder.clone();
+        let rules = &recorder.rules;
+        let tracks = self.tracks.clone();
+        let changed = recorder.changed(&tracks);
         tokio::pin!(changed);
         let mut space = interval(SPACE_CHECK);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -240,16 +314,37 @@ impl Session<'_> {
                     Some(FeedEvent::NeedPart { number, start }) => {
                         self.next_part(feed, number, start).await?;
                     }
-                    Some(FeedEvent::Overrun) => return Err("the disk does not keep up with the stream".into()),
+                    Some(FeedEvent::Overrun) => {
+                        return Err("the disk does not keep up with the stream".to_owned().into());
+                    }
                     Some(FeedEvent::Changed) => return Ok(End::Changed),
+                    Some(FeedEvent::Lost(kind)) => self.lost(kind),
                     Some(FeedEvent::Rest(rest)) => self.take(rest),
                     None => return Ok(End::Over),
                 },
-                failure = part_failure(&mut self.writing) => return Err(failure),
+                failure = part_failure(&mut self.writing) => return Err(failure.into()),
                 other = &mut changed => return Ok(if other { End::Changed } else { End::Over }),
-                _ = space.tick() => enough_space(rules)?,
+                _ = space.tick() => self.look(rules)?,
             }
         }
+    }
+
+    /// Ends a recording that would fill the disk, or that writes a file nobody can reach any more.
+    fn look(&self, rules: &Rules) -> Result<(), Broken> {
+        enough_space(rules).map_err(|reason| Broken { reason, whole: true })?;
+        match &self.writing {
+            Some(writing) if !writing.file.exists() => {
+                Err(format!("{} has been removed while it was written", writing.file.display()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The parts to come are without a track that has gone silent.
+    fn lost(&mut self, kind: Kind) {
+        let (stream, session) = (&self.recorder.stream, &self.recorder.session);
+        tracing::info!(%stream, %session, "{} has stopped: the recording goes on without it", kind.label());
+        self.tracks.retain(|track| track.kind != kind);
     }
 
     fn take(&self, rest: crate::media::Rest) {
@@ -261,19 +356,19 @@ impl Session<'_> {
     /// Supplies the part that the feed asks for, and finishes the one before it beside it.
     async fn next_part(&mut self, feed: &Feed, number: u32, start: Duration) -> Result<(), String> {
         if let Some(before) = self.writing.take() {
-            let end = self.clock.wall(start);
-            self.finish_beside(before, end, Closing { last: false, whole: true });
+            self.finish_beside(before, Closing { last: false, followed: true, whole: true });
         }
         let number = self.first_number + number;
         let facts = self.facts(number, start);
         let writing = self.open(number, facts, start).await?;
         feed.supply(&writing.part);
+        self.begun = number;
         self.writing = Some(writing);
         Ok(())
     }
 
     fn facts(&mut self, number: u32, start: Duration) -> NameFacts {
-        let recorder = self.recorder;
+        let recorder = self.recorder.clone();
         let codec = |kind| {
             let track = self.tracks.iter().find(|track| track.kind == kind)?;
             Some(match &track.codec {
@@ -292,40 +387,75 @@ impl Session<'_> {
             start_stream_ms: millis(start.saturating_sub(ORIGIN)),
             start_wall_ms: epoch_ms(self.clock.wall(start)),
             end: None,
-            part: (recorder.tools.rules.cut != CutRule::Never).then_some(number),
+            part: (recorder.rules.cut != CutRule::Never).then_some(number),
             last: false,
             extension: self.container.extension(),
         }
     }
 
     async fn open(&self, number: u32, facts: NameFacts, start: Duration) -> Result<Writing, String> {
-        let recorder = self.recorder;
-        let rules = &recorder.tools.rules;
+        let recorder = self.recorder.clone();
+        let rules = &recorder.rules;
         enough_space(rules)?;
         let cannot = |error: io::Error| format!("cannot write to {}: {error}", rules.dir.display());
-        let name = rules.names.file_name(&facts);
-        let dir = rules.dir.clone();
-        let file = off_thread(move || files::reserve(&dir, &name)).await.map_err(cannot)?;
+        let file = off_thread(self.reserve(number, &facts)).await.map_err(cannot)?;
         let location = file.to_string_lossy();
         let elsewhere = format!("weir-part.{}", self.container.extension());
-        let launch = recorder.tools.catalog.launch(self.container.template(), |filling| {
+        let template = self.container.template(rules.webm_audio);
+        let catalog = &recorder.tools.catalog;
+        // An operator's own template may have no use for it.
+        let resamples = catalog.get(template).is_ok_and(|template| template.holes().contains("audio_caps"));
+        let launch = catalog.launch(template, |filling| {
             let filling = filling.value_for_shell("location", &location, &elsewhere);
+            let filling = match resamples {
+                true => filling.value("audio_caps", format!("audio/x-raw,rate={}", rules.sample_rate)),
+                false => filling,
+            };
             self.tracks.iter().fold(filling, |filling, track| filling.track_in(track.kind, &track.codec))
         });
         let launch = launch.map_err(|error| error.to_string())?;
-        let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, start).await;
+        let part = Part::start(&recorder.tools.pipelines, launch, &recorder.stream, &self.tracks, start).await;
         let part = part.map_err(|error| {
             // The empty file of a part that never began.
             let _ = std::fs::remove_file(&file);
+            recorder.tools.index.forget(&pending_name(&file));
             error.to_string()
         })?;
-        recorder.subscription.note_recording(pending_name(&file));
+        recorder.show(RecorderState::Recording(pending_name(&file)));
         recorder.tools.hub.events().tell(Event::RecordingStarted {
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
             file: file.clone(),
         });
-        Ok(Writing { part, file, number, facts })
+        Ok(Writing { part, file, facts })
+    }
+
+    /// What takes a name for a file and notes whose it is.
+    fn reserve(&self, number: u32, facts: &NameFacts) -> impl FnOnce() -> io::Result<PathBuf> + Send + 'static {
+        let (rules, facts) = (self.recorder.rules.clone(), facts.clone());
+        let index = self.recorder.tools.index.clone();
+        move || {
+            let name = rules.names.file_name(&facts);
+            let file = files::reserve(&rules.dir, &name).or_else(|error| match error.kind() {
+                // Somebody has taken the directory away.
+                io::ErrorKind::NotFound => {
+                    std::fs::create_dir_all(&rules.dir).and_then(|()| files::reserve(&rules.dir, &name))
+                }
+                _ => Err(error),
+            })?;
+            let inode = std::fs::metadata(&file)?.ino();
+            let entry = Entry {
+                stream: Some(facts.stream_name.clone()),
+                media_session_id: Some(facts.media_session_id.clone()),
+                started: Some(facts.start_wall_ms),
+                video_codec: facts.video_codec.clone(),
+                audio_codec: facts.audio_codec.clone(),
+                part: Some(number),
+                ..Entry::being_written(inode, rules.names.clone(), facts)
+            };
+            index.note(&pending_name(&file), entry);
+            Ok(file)
+        }
     }
 
     /// Lets the halves of a dropped feed end their part.
@@ -341,27 +471,24 @@ impl Session<'_> {
         let _ = timeout(HAND_OVER, rests).await;
     }
 
-    /// Finishes the last part and waits for all; gives the number of the last part that was begun.
-    /// `whole`: the last part has all its frames and only needs its end.
-    async fn finish(mut self, whole: bool) -> u32 {
-        let mut number = self.first_number;
+    /// Finishes the last part and waits for all.
+    async fn finish(mut self, closing: Closing) {
         if let Some(last) = self.writing.take() {
-            number = last.number;
-            self.finish_beside(last, SystemTime::now(), Closing { last: true, whole });
+            self.finish_beside(last, closing);
         }
         while self.finishing.join_next().await.is_some() {}
-        number
     }
 
-    fn finish_beside(&mut self, writing: Writing, end: SystemTime, closing: Closing) {
-        let recorder = self.recorder;
+    fn finish_beside(&mut self, writing: Writing, closing: Closing) {
+        let recorder = self.recorder.clone();
         let finisher = Finisher {
             container: self.container,
             tools: recorder.tools.clone(),
+            rules: recorder.rules.clone(),
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
         };
-        self.finishing.spawn(finisher.finish(writing, end, closing));
+        self.finishing.spawn(finisher.finish(writing, closing));
     }
 }
 
@@ -379,8 +506,9 @@ fn enough_space(rules: &Rules) -> Result<(), String> {
     if rules.min_free_space == 0 {
         return Ok(());
     }
-    let free =
-        files::free_space(&rules.dir).map_err(|error| format!("cannot write to {}: {error}", rules.dir.display()))?;
+    let free = files::free_space(&rules.dir)
+        .or_else(absent)
+        .map_err(|error| format!("cannot write to {}: {error}", rules.dir.display()))?;
     if free >= rules.min_free_space {
         return Ok(());
     }
@@ -392,92 +520,23 @@ fn enough_space(rules: &Rules) -> Result<(), String> {
     ))
 }
 
-fn pending_name(file: &Path) -> Option<String> {
-    let name = file.file_name()?.to_str()?;
-    super::name::finished(name).map(str::to_owned)
+/// A directory that is not there is made when a file is.
+fn absent(error: io::Error) -> io::Result<u64> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(u64::MAX) } else { Err(error) }
 }
 
-fn millis(time: Duration) -> u64 {
+/// The name that a temporary file is to have, as far as it is known.
+pub(super) fn pending_name(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    super::name::finished(&name).unwrap_or_default().to_owned()
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn off_thread<T: Send + 'static>(
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(job).await.map_err(io::Error::other)?
-}
-
-/// Turns a written part into a file in place.
-struct Finisher {
-    container: Container,
-    tools: Tools,
-    stream: StreamName,
-    session: MediaSessionId,
-}
-
-impl Finisher {
-    async fn finish(self, writing: Writing, end: SystemTime, closing: Closing) {
-        let Writing { mut part, file, facts, .. } = writing;
-        let Closing { last, whole } = closing;
-        if last {
-            part.finish();
-        }
-        let complete = whole && wait_for_end(&mut part).await;
-        let written = part.duration();
-        part.stop().await;
-        let (rules, container) = (self.tools.rules.clone(), self.container);
-        let path = file.clone();
-        let mend = move |path: &Path| container.mend(path, written);
-        let placed = off_thread(move || place(&rules, &path, mend, facts, end, last)).await;
-        let event = match placed {
-            Ok(Some((file, facts))) => Event::RecordingFinished {
-                stream: Some(self.stream),
-                session: Some(self.session),
-                file,
-                duration: facts.duration,
-                bytes: facts.bytes_kept,
-                last,
-                recovered: !complete,
-            },
-            // No frame came: there is no recording.
-            Ok(None) => return,
-            Err(error) => Event::RecordingFailed {
-                stream: self.stream,
-                session: self.session,
-                reason: format!("{} is kept as it is: {error}", file.display()),
-            },
-        };
-        self.tools.hub.events().tell(event);
-    }
-}
-
-/// False when the file was not finished in order.
-async fn wait_for_end(part: &mut Part) -> bool {
-    if let Ok(event) = timeout(STRAGGLER, part.ended()).await {
-        return event == PartEvent::Finished;
-    }
-    part.finish();
-    matches!(timeout(FINISHING, part.ended()).await, Ok(PartEvent::Finished))
-}
-
-/// Reads what is in the written file, mends it where it was not finished, and gives it its name.
-fn place(
-    rules: &Rules,
-    file: &Path,
-    mend: impl Fn(&Path) -> Result<Repaired, RepairError>,
-    mut facts: NameFacts,
-    end: SystemTime,
-    last: bool,
-) -> io::Result<Option<(PathBuf, Repaired)>> {
-    if std::fs::metadata(file)?.len() == 0 {
-        std::fs::remove_file(file)?;
-        return Ok(None);
-    }
-    let found = mend(file).map_err(io::Error::other)?;
-    facts.end = Some(NameEnd {
-        stream_ms: facts.start_stream_ms + millis(found.duration),
-        wall_ms: epoch_ms(end),
-        duration_ms: millis(found.duration),
-    });
-    facts.last = last;
-    let name = rules.names.file_name(&facts);
-    Ok(Some((files::commit(file, &name)?, found)))
 }

@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
-use super::{Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN};
+use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -45,6 +46,8 @@ enum Leaving {
     ForGood,
     /// It may publish again (`publisher_linger`).
     MayComeBack,
+    /// The same, and it did not want to leave.
+    Failed,
 }
 
 /// How a connection ended.
@@ -87,9 +90,12 @@ pub(super) struct Connection<S> {
     writer: WriteHalf<S>,
     /// What was written may lie in TLS's buffer still.
     unflushed: bool,
+    /// What came while the client waited for a verdict.
+    early: Vec<u8>,
     /// As REST shows it.
     id: String,
     session: Session,
+    asking: Asking,
     output: VecDeque<Bytes>,
     role: Role,
     clock: Clock,
@@ -126,14 +132,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (reader, writer) = tokio::io::split(socket);
         let now = Instant::now();
         let session = Session::new(tools.limits.clone(), now.into_std());
+        let id = format!("/{remote}/{local}");
+        let asking = Asking::new(tools.hooks.clone(), &id, remote.to_string());
         let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now };
         Self {
             tools,
             reader,
             writer,
             unflushed: false,
-            id: format!("/{remote}/{local}"),
+            early: Vec::new(),
+            id,
             session,
+            asking,
             output: VecDeque::new(),
             role: Role::Nobody,
             clock,
@@ -156,14 +166,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
             false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
         }
+        self.role = Role::Nobody;
+        self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
         // TLS says good-bye. Who does not read it has left already.
         let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
     async fn unpublish(&mut self, info: &str, leaving: Leaving) {
         if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            let waits = leaving == Leaving::MayComeBack;
-            publishing.leave(info, waits.then_some(&self.tools)).await;
+            let waits = leaving != Leaving::ForGood;
+            let failed = leaving == Leaving::Failed;
+            publishing.leave(info, failed, waits.then_some(&self.tools)).await;
         }
     }
 
@@ -176,6 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let reads = self.session.wants_input() && !self.leaving;
         let room = self.session.output_len() == 0 && self.output.len() < SLICES / 2;
         let deadline = self.deadline();
+        if reads && !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.read(&early)?;
+            return self.events(stop).await;
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(End::Quiet),
@@ -188,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(deadline.map_or(End::Quiet, Deadline::passed));
             }
         }
-        self.events().await
+        self.events(stop).await
     }
 
     /// When the client is closed if nothing happens.
@@ -251,13 +269,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn news(&mut self, news: News) {
         match news {
-            News::Publishing(StopReason::Terminated) => {
-                self.unpublish(STOPPED_BY_REST, Leaving::ForGood).await;
-                self.farewell("NetConnection.Connect.Closed", STOPPED_BY_REST);
+            News::Publishing(StopReason::Terminated(reason)) => {
+                self.unpublish(reason, Leaving::ForGood).await;
+                self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(StopReason::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason, Leaving::MayComeBack).await;
+                self.unpublish(&reason, Leaving::Failed).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),
@@ -285,22 +303,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn events(&mut self) -> Result<(), End> {
+    async fn events(&mut self, stop: &CancellationToken) -> Result<(), End> {
         while !self.leaving
             && let Some(event) = self.session.poll_event()
         {
-            self.event(event).await?;
+            self.event(event, stop).await?;
         }
         Ok(())
     }
 
-    async fn event(&mut self, event: Event) -> Result<(), End> {
+    async fn event(&mut self, event: Event, stop: &CancellationToken) -> Result<(), End> {
         match event {
-            Event::Connect(_) => self.session.accept_connect()?,
-            Event::Publish(wanted) => self.publish(wanted).await?,
-            Event::Play(wanted) => self.play(wanted).await?,
-            Event::Unpublish => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
-            Event::StopPlay => self.role = Role::Nobody,
+            Event::Connect(wanted) => self.connect(wanted, stop).await?,
+            Event::Publish(wanted) => self.publish(wanted, stop).await?,
+            Event::Play(wanted) => self.play(wanted, stop).await?,
+            Event::Unpublish => {
+                self.stopped();
+                self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
+            }
+            Event::StopPlay => {
+                self.stopped();
+                self.role = Role::Nobody;
+            }
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {
                     playing.lost();
@@ -327,30 +351,87 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    async fn publish(&mut self, wanted: Publish) -> Result<(), Violation> {
-        match Publishing::start(&self.tools, &wanted.name, &self.id).await {
+    async fn connect(&mut self, wanted: Connect, stop: &CancellationToken) -> Result<(), End> {
+        let verdict = patient((&mut self.reader, &mut self.early), stop, self.asking.connect(&wanted)).await?;
+        if let Err(reason) = verdict {
+            tracing::info!(connection = %self.id, "an RTMP client may not connect: {reason}");
+            self.session.reject_connect("NetConnection.Connect.Rejected", &reason);
+            return Ok(());
+        }
+        Ok(self.session.accept_connect()?)
+    }
+
+    async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
+        let verdict =
+            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(true, &wanted.name, &wanted.query))
+                .await?;
+        let started = match verdict {
+            Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
+            Err(refusal) => Err(refusal),
+        };
+        match started {
             Ok(publishing) => {
                 self.role = Role::Publishing(Box::new(publishing));
-                self.session.accept_publish()
+                Ok(self.session.accept_publish()?)
             }
             Err(refusal) => {
                 tracing::info!(connection = %self.id, "an RTMP publisher is refused: {}", refusal.reason);
-                self.session.reject_publish(refusal.code, &refusal.reason)
+                Ok(self.session.reject_publish(refusal.code, &refusal.reason)?)
             }
         }
     }
 
-    async fn play(&mut self, wanted: Play) -> Result<(), Violation> {
-        match Playing::start(&self.tools, &wanted.name, &self.id).await {
+    async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
+        let verdict =
+            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(false, &wanted.name, &wanted.query))
+                .await?;
+        let started = match verdict {
+            Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
+            Err(refusal) => Err(refusal),
+        };
+        match started {
             Ok(playing) => {
                 self.role = Role::Playing(Box::new(playing));
-                self.session.accept_play()
+                Ok(self.session.accept_play()?)
             }
             Err(refusal) => {
                 tracing::info!(connection = %self.id, "an RTMP player is refused: {}", refusal.reason);
-                self.session.reject_play(refusal.code, &refusal.reason)
+                Ok(self.session.reject_play(refusal.code, &refusal.reason)?)
             }
         }
+    }
+
+    /// The client has ended what it did: its hook server is told.
+    fn stopped(&self) {
+        match &self.role {
+            Role::Nobody => {}
+            Role::Publishing(publishing) => self.asking.stopped(true, &publishing.session(), publishing.name()),
+            Role::Playing(playing) => self.asking.stopped(false, playing.session(), playing.name()),
+        }
+    }
+}
+
+/// Waits for a verdict for as long as the client does and the server runs. What the client sends meanwhile is kept, up to
+/// what is read at once.
+async fn patient<S: AsyncRead, T>(
+    (reader, early): (&mut ReadHalf<S>, &mut Vec<u8>),
+    stop: &CancellationToken,
+    verdict: impl Future<Output = T>,
+) -> Result<T, End> {
+    let gone = async {
+        while early.len() < READ {
+            let mut rest = reader.take((READ - early.len()) as u64);
+            if rest.read_buf(early).await.map_or(true, |len| len == 0) {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        verdict = verdict => Ok(verdict),
+        () = stop.cancelled() => Err(End::Quiet),
+        () = gone => Err(End::Quiet),
     }
 }
 

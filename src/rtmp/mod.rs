@@ -10,6 +10,7 @@
 //! | file | what |
 //! |---|---|
 //! | `connection` | one client: socket, deadlines, decisions |
+//! | `asking` | what its hook server is asked and told |
 //! | `publishing`, `playing` | what it feeds, what it takes |
 //! | `sound` | Opus as AAC, for players |
 //! | [`session`] | the state machine; [`Session`] |
@@ -43,6 +44,7 @@ pub mod limits;
 pub mod session;
 
 mod aggregate;
+mod asking;
 mod chunk;
 mod command;
 mod connection;
@@ -68,6 +70,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Places};
+use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
 use connection::Connection;
@@ -86,6 +89,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// Who is asked whether clients may do what they want.
+    pub hooks: Hooks,
     /// Sound in codecs that FLV does not carry.
     pub sounds: Sounds,
     /// Whether what is published is recorded.

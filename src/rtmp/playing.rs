@@ -58,6 +58,8 @@ pub(super) struct Playing {
     /// Bytes given to the connection.
     sent: Arc<AtomicU64>,
     ended: bool,
+    id: MediaSessionId,
+    name: StreamName,
 }
 
 /// The first items, until every track has shown a frame.
@@ -79,14 +81,19 @@ struct Timing {
 
 impl Playing {
     /// Takes a place in the stream, once it has media.
-    pub(super) async fn start(tools: &Tools, name: &str, connection: &str) -> Result<Self, Refusal> {
+    pub(super) async fn start(
+        tools: &Tools,
+        id: MediaSessionId,
+        name: &str,
+        connection: &str,
+    ) -> Result<Self, Refusal> {
         let not_found = |reason: String| Refusal { code: "NetStream.Play.StreamNotFound", reason };
         let failed = |reason: String| Refusal { code: "NetStream.Play.Failed", reason };
         let name = StreamName::new(name).map_err(|error| not_found(error.to_string()))?;
         let nobody = || not_found(format!("nobody publishes {name}"));
         let handle = tools.hub.streams().get(&name).cloned().ok_or_else(nobody)?;
         let player = Player {
-            session: MediaSessionId::random(),
+            session: id.clone(),
             app_key: APP_KEY.into(),
             connection: connection.to_owned(),
             provider: PROVIDER,
@@ -136,7 +143,19 @@ impl Playing {
             sent,
             ended: false,
             subscription,
+            id,
+            name,
         })
+    }
+
+    /// The stream's name.
+    pub(super) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// The media session.
+    pub(super) fn session(&self) -> &MediaSessionId {
+        &self.id
     }
 
     /// Resolves when the connection has something to do. Frames are taken only while it has `room` for them.
@@ -156,7 +175,7 @@ impl Playing {
             let gathered = self.line_up.as_ref().and_then(|line_up| line_up.until);
             tokio::select! {
                 biased;
-                () = self.subscription.terminated() => return PlayNews::Terminated,
+                _ = self.subscription.terminated() => return PlayNews::Terminated,
                 changed = self.view.changed(), if !self.ended => self.ended = changed.is_err(),
                 item = self.tap.next(), if room && !self.ended => {
                     if let Some(item) = item {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::amf::{self, Value};
+use super::asking::Wanted;
 use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
@@ -30,8 +31,8 @@ const LATER: i64 = 10_000;
 
 /// Why a publisher must leave.
 pub(super) enum StopReason {
-    /// Somebody outside ends it.
-    Terminated,
+    /// Somebody outside ends it, with these words.
+    Terminated(&'static str),
     /// Its stream cannot go on.
     Failed(String),
 }
@@ -59,18 +60,18 @@ pub(super) struct Publishing {
 
 impl Publishing {
     /// Takes the name and starts the ingest.
-    pub(super) async fn start(tools: &Tools, name: &str, connection: &str) -> Result<Self, Refusal> {
+    pub(super) async fn start(tools: &Tools, wanted: Wanted, connection: &str) -> Result<Self, Refusal> {
         let bad_name = |reason: String| Refusal { code: "NetStream.Publish.BadName", reason };
-        let name = StreamName::new(name).map_err(|error| bad_name(error.to_string()))?;
+        let name = StreamName::new(&wanted.name).map_err(|error| bad_name(error.to_string()))?;
         let publisher = Publisher {
             name,
-            session: MediaSessionId::random(),
+            session: wanted.id,
             app_key: APP_KEY.into(),
             connection: connection.to_owned(),
             provider: PROVIDER,
             media_type: "publish",
             transport: "TCP",
-            record: tools.record.then_some(Recorded::Everything),
+            record: (tools.record || wanted.record).then_some(Recorded::Everything),
             by: format!("RTMP from {connection}"),
         };
         let publication = tools.hub.publish(publisher).await.map_err(|error| match error {
@@ -92,6 +93,16 @@ impl Publishing {
             decide,
             last: 0,
         })
+    }
+
+    /// The stream's name.
+    pub(super) fn name(&self) -> &str {
+        self.publication.name().as_str()
+    }
+
+    /// The media session.
+    pub(super) fn session(&self) -> MediaSessionId {
+        self.publication.session()
     }
 
     /// Reads what `onMetaData` says of the tracks. It decides only how long they are waited for.
@@ -175,7 +186,7 @@ impl Publishing {
         loop {
             tokio::select! {
                 biased;
-                () = self.publication.terminated() => return StopReason::Terminated,
+                reason = self.publication.terminated() => return StopReason::Terminated(reason),
                 event = self.ingest.event() => match event {
                     Some(SourceEvent::Track(track)) => self.note(track),
                     Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
@@ -183,6 +194,7 @@ impl Publishing {
                     Some(
                         SourceEvent::Described
                         | SourceEvent::Answered
+                        | SourceEvent::PicturesAwaited
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}
@@ -219,10 +231,11 @@ impl Publishing {
 
     /// Lets what was sent go through, and leaves the stream; `info` is what its players are told. `tools` given: the
     /// stream waits for a publisher to come back.
-    pub(super) async fn leave(self, info: &str, tools: Option<&Tools>) {
+    pub(super) async fn leave(self, info: &str, failed: bool, tools: Option<&Tools>) {
         self.ingest.finish(DRAIN).await;
         match tools.and_then(|tools| Some((&tools.hub, tools.linger?))) {
             Some((hub, linger)) => hub.keep(self.publication, linger, info).await,
+            None if failed => self.publication.fail(info).await,
             None => self.publication.leave(info).await,
         }
     }

@@ -1,8 +1,11 @@
-//! The browsers' WebSocket: [`message`] has the wire types, [`connection`] is one task a socket, [`socket`] the upgrade.
+//! The browsers' WebSocket: [`crate::message`] has the wire types, [`connection`] is one task a socket, with its media sessions
+//! in [`streams`] and what else a browser asks for in [`calls`]; [`outbox`] is the way back, [`socket`] the upgrade.
 
+mod calls;
 mod connection;
-mod message;
+mod outbox;
 mod socket;
+mod streams;
 
 use tokio_util::task::TaskTracker;
 
@@ -10,6 +13,7 @@ pub use socket::serve;
 
 use crate::admission::Admission;
 use crate::config::KeepAlive;
+use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::picture::Pictures;
 use crate::pull::Pulls;
@@ -27,6 +31,8 @@ pub struct Signal {
     pub publish: publish::Tools,
     /// Viewers.
     pub plays: Plays,
+    /// Who is asked whether browsers may do what they want.
+    pub hooks: Hooks,
     /// Snapshots.
     pub pictures: Pictures,
     /// Browsers may have their streams recorded.

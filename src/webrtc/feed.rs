@@ -294,6 +294,7 @@ mod tests {
         for (track, wanted, offered) in [
             (video(Codec::H264, false), Wanted::Original, Some(0x64_001f)),
             (video(Codec::H264, true), Wanted::Transcode(1280, 720), Some(TRANSCODED)),
+            (video(Codec::H265, false), Wanted::Transcode(1280, 720), Some(TRANSCODED)),
         ] {
             assert_eq!(Wanted::of(std::slice::from_ref(&track)), wanted);
             let offers = tracks(&[track]).video;
@@ -306,6 +307,8 @@ mod tests {
     fn people_are_told() {
         let track = video(Codec::H264, true);
         assert_eq!(transcodes(&[&track], Wanted::of(std::slice::from_ref(&track))), ["H264 with B-frames to H264"]);
+        let h265 = video(Codec::H265, true);
+        assert_eq!(transcodes(&[&h265], Wanted::of(std::slice::from_ref(&h265))), ["H265 to H264"]);
         assert!(transcodes(&[&track], Wanted::Original).is_empty());
     }
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::feed::Feed;
 use super::relay::{EndReason, JoinError, JoinOptions, Relay, Viewer, ViewerEvent, ViewerSnapshot};
-use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, StreamHandle, StreamView, Subscription};
+use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Kind, Pipelines};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -122,6 +122,8 @@ pub enum PlayNews {
     Playing {
         /// Width and height in pixels.
         size: Option<(u32, u32)>,
+        /// Whether the publisher has switched sound and picture off.
+        muted: (bool, bool),
     },
     /// Its line is too thin for the stream.
     NotEnoughBandwidth {
@@ -164,12 +166,13 @@ impl Viewing {
     /// browser's own stop.
     pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
         let view = self.subscription.view();
+        let late = never_came(&view.borrow());
         let end = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            () = self.subscription.terminated() => Some(End::Failed(STOPPED_BY_REST.into())),
-            info = ended(view) => Some(End::Failed(info.into())),
-            end = self.play(&news) => Some(end),
+            reason = self.subscription.terminated() => Some(End::Failed(reason.into())),
+            info = ended(view) => Some(End::Failed(info)),
+            end = self.play(late, &news) => Some(end),
         };
         let (failed, info) = match end {
             None => (false, stopped_by().to_owned()),
@@ -180,10 +183,8 @@ impl Viewing {
         news(PlayNews::Ended { failed, info });
     }
 
-    async fn play(&self, news: &impl Fn(PlayNews)) -> End {
-        let Some(view) = self.live(news).await else {
-            return End::Failed("Failed to connect to origin stream".into());
-        };
+    async fn play(&self, late: &str, news: &impl Fn(PlayNews)) -> End {
+        let Some(view) = self.live(news).await else { return End::Failed(late.into()) };
         let feed = match self.plays.feed(&self.stream, view.clone()).await {
             Ok(feed) => feed,
             Err(error) => return End::Failed(error.to_string()),
@@ -204,11 +205,22 @@ impl Viewing {
     /// Waits for a stream that has media.
     async fn live(&self, news: &impl Fn(PlayNews)) -> Option<StreamView> {
         let mut view = self.subscription.view();
-        if view.borrow().phase == Phase::Waiting {
-            news(PlayNews::Pending);
-        }
-        let flowing = view.wait_for(|view| view.phase != Phase::Waiting);
-        Some(timeout(SOURCE, flowing).await.ok()?.ok()?.clone())
+        let flowing = async {
+            let mut told = None;
+            loop {
+                let now = view.borrow_and_update().clone();
+                if now.phase != Phase::Waiting {
+                    return Some(now);
+                }
+                // Where it comes from may become known later: said again, for a player that must not feed it.
+                if told.as_ref() != Some(&now.upstream) {
+                    news(PlayNews::Pending);
+                    told = Some(now.upstream);
+                }
+                view.changed().await.ok()?;
+            }
+        };
+        timeout(SOURCE, flowing).await.ok()?
     }
 
     async fn watch(&self, viewer: &mut Viewer, view: &StreamView, news: &impl Fn(PlayNews)) -> End {
@@ -217,7 +229,9 @@ impl Viewing {
                 ViewerEvent::Connected => {
                     self.subscription.set_status("PLAYING");
                     let video = view.tracks.iter().find(|track| track.kind == Kind::Video);
-                    news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)) });
+                    let now = self.subscription.view();
+                    let muted = (now.borrow().audio_muted, now.borrow().video_muted);
+                    news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)), muted });
                 }
                 ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps } => {
                     news(PlayNews::NotEnoughBandwidth { stream_bps, estimate_bps });
@@ -271,9 +285,21 @@ fn end_of(reason: EndReason) -> End {
     }
 }
 
-/// Resolves when the stream has ended: with the text for a viewer.
-async fn ended(mut view: watch::Receiver<StreamView>) -> &'static str {
+/// Whether a stream is published by a browser or an encoder, and not pulled from somewhere.
+fn is_published(view: &StreamView) -> bool {
+    view.publisher().is_some_and(|publisher| publisher.media_type == "publish")
+}
+
+/// WCS's text for a viewer of a stream whose media takes too long.
+fn never_came(view: &StreamView) -> &'static str {
+    if is_published(view) { "Publish stream is not ready" } else { "Failed to connect to origin stream" }
+}
+
+/// Resolves when the stream has ended: with the text for a viewer. One of a source that never came is told why.
+async fn ended(mut view: watch::Receiver<StreamView>) -> String {
     while view.changed().await.is_ok() {}
-    let phase = view.borrow().phase;
-    if phase == Phase::Waiting { "Failed to connect to origin stream" } else { STOPPED_BY_PUBLISHER }
+    let view = view.borrow();
+    let never_came = view.phase == Phase::Waiting && !is_published(&view);
+    let reason = view.farewell.clone().filter(|_| never_came);
+    reason.unwrap_or_else(|| STOPPED_BY_PUBLISHER.to_owned())
 }

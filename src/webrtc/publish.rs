@@ -11,7 +11,7 @@ use super::SdpError;
 use super::answer::finished;
 use super::intake::{accept, fingerprint, preferred};
 use crate::event::Event;
-use crate::hub::{Hub, Publication, STOPPED_BY_REST};
+use crate::hub::{Hub, Publication, STOPPED_BY_USER};
 use crate::media::{Catalog, Codec, Kind, Peer, PeerEvent, PeerOptions, Pipelines, Receive, SourceEvent, Track};
 
 /// Longest time from the answer to ICE being done.
@@ -111,7 +111,7 @@ pub async fn run(
     let end = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        () = publication.terminated() => Some(End::Failed(STOPPED_BY_REST)),
+        reason = publication.terminated() => Some(End::Failed(reason)),
         end = feed(&tools, &publication, &offer, &mut peer, &news) => Some(end),
     };
     let end = end.unwrap_or_else(|| End::Stopped(stopped_by()));
@@ -122,16 +122,19 @@ pub async fn run(
         End::Failed(info) => (true, info),
         End::Stopped(info) => (false, info),
     };
-    let record_name = leave(&tools, publication, info).await;
+    let record_name = leave(&tools, publication, failed, info).await;
     news(PublishNews::Ended(Ending { failed, info: info.to_owned(), record_name }));
 }
 
 /// Leaves the stream and waits for its recording; gives the name of the file.
-async fn leave(tools: &Tools, publication: Publication, info: &str) -> Option<String> {
+async fn leave(tools: &Tools, publication: Publication, failed: bool, info: &str) -> Option<String> {
     let recording = publication.view().record_name.is_some();
     let session = publication.session();
     let mut events = tools.hub.events().read();
-    publication.leave(info).await;
+    match failed {
+        true => publication.fail(info).await,
+        false => publication.leave(info).await,
+    }
     if !recording {
         return None;
     }
@@ -227,7 +230,7 @@ fn ended(event: Option<PeerEvent>) -> Result<(), End> {
     match event {
         Some(PeerEvent::IceFailed) => Err(End::Failed("Failed by ICE error")),
         Some(PeerEvent::DtlsFailed) => Err(End::Failed("Failed by DTLS error")),
-        Some(PeerEvent::Closed | PeerEvent::Source(SourceEvent::Ended)) => Err(End::Stopped("Stopped by user")),
+        Some(PeerEvent::Closed | PeerEvent::Source(SourceEvent::Ended)) => Err(End::Stopped(STOPPED_BY_USER)),
         Some(PeerEvent::Source(SourceEvent::Failed(failure))) => {
             tracing::warn!("a publisher's pipeline failed: {failure} ({})", failure.debug);
             Err(End::Failed("Failed by error"))

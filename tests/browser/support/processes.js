@@ -75,7 +75,7 @@ function start(program, args, options = {}) {
 export async function startWeir(...settings) {
   const more = settings[0]?.startsWith("--") ? settings.splice(0, 2) : [];
   const home = await folder();
-  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "publisher_linger=0", "https.port=0", "wss.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
+  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "ssh.port=0", "publisher_linger=0", "https.port=0", "wss.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(WEIR|GST)_/.test(name)));
   const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set]), ...more], {
     cwd: home.path,
@@ -95,6 +95,8 @@ export async function startWeir(...settings) {
     rtmp: (name) => `rtmp://127.0.0.1:${ports["rtmp.port"]}/live/${name}`,
     records: `${home.path}/records`,
     log: weir.log,
+    /** A line of the command line. */
+    ctl: (line) => run(WEIR, ["ctl", "--data", `${home.path}/data`, line]),
     /** A REST call: GET without fields, POST with them. Nothing found is null. */
     async rest(path, fields) {
       const options = fields && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields) };

@@ -21,16 +21,22 @@ const PEERS = `
 function helpers() {
   const { SESSION_STATUS, STREAM_STATUS } = Flashphoner.constants;
   const streams = {};
+  const warnings = [];
   let session;
   Flashphoner.init();
   window.h = {
-    connect: (urlServer) => new Promise((resolve, reject) => {
-      session = Flashphoner.createSession({ urlServer })
+    connect: (urlServer, options = {}) => new Promise((resolve, reject) => {
+      session = Flashphoner.createSession({ urlServer, ...options })
+        .on(SESSION_STATUS.WARN, (_, warning) => warnings.push(warning ?? _))
         .on(SESSION_STATUS.ESTABLISHED, () => resolve())
         .on(SESSION_STATUS.FAILED, () => reject(new Error("session FAILED")))
         .on(SESSION_STATUS.DISCONNECTED, () => reject(new Error("session DISCONNECTED")));
     }),
     disconnect: () => session.disconnect(),
+    /** What the server complained of. */
+    warnings: () => warnings,
+    /** Data for the application's own server: what became of it. */
+    sendData: (data) => session.sendData(data).then((taken) => taken, (refused) => refused),
     /** Begins to publish or to play; what becomes of it is in `statuses`. */
     start(verb, key, options) {
       const display = document.createElement("div");

@@ -1,0 +1,133 @@
+//! Turns a written part into a file in place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::index::{Entry, Index};
+use super::name::{NameEnd, NameFacts};
+use super::recorder::{Writing, millis, off_thread, pending_name};
+use super::repair::{RepairError, Repaired};
+use super::{Rules, Tools, files};
+use crate::config::Container;
+use crate::event::Event;
+use crate::media::{Part, PartEvent};
+use crate::name::{MediaSessionId, StreamName};
+
+/// How long a part whose successor runs may wait for its follower to end it.
+const STRAGGLER: Duration = Duration::from_millis(1500);
+/// How long a part may take from its last frame to a finished file.
+const FINISHING: Duration = Duration::from_secs(8);
+
+/// How a part is closed.
+#[derive(Clone, Copy)]
+pub(super) struct Closing {
+    /// No part follows it.
+    pub(super) last: bool,
+    /// The next part comes from the same feed.
+    pub(super) followed: bool,
+    /// It has all its frames and only needs its end; otherwise its pipeline has failed.
+    pub(super) whole: bool,
+}
+
+/// What finishes a part.
+pub(super) struct Finisher {
+    pub(super) container: Container,
+    pub(super) tools: Tools,
+    pub(super) rules: Arc<Rules>,
+    pub(super) stream: StreamName,
+    pub(super) session: MediaSessionId,
+}
+
+impl Finisher {
+    pub(super) async fn finish(self, writing: Writing, closing: Closing) {
+        let Writing { mut part, file, facts, .. } = writing;
+        let Closing { last, whole, followed } = closing;
+        // The halves of a feed that goes on end the part themselves, each when it gets there.
+        if !followed {
+            part.finish();
+        }
+        let complete = whole && wait_for_end(&mut part).await;
+        let written = part.duration();
+        part.stop().await;
+        let (rules, container, index) = (self.rules.clone(), self.container, self.tools.index.clone());
+        let path = file.clone();
+        let placed = off_thread(move || {
+            let found = measure(&index, &path, |path| container.mend(path, written))?;
+            let Some(found) = found else { return Ok(None) };
+            let facts = measured(NameFacts { last, ..facts }, &found);
+            let placed = place(&index, &path, &rules.names.file_name(&facts), |entry| {
+                entry.ended = facts.end.map(|end| end.wall_ms);
+                entry.duration = Some(millis(found.duration));
+                entry.last = last;
+                entry.recovered = !complete;
+            })?;
+            Ok(Some((placed, found)))
+        });
+        let event = match placed.await {
+            Ok(Some((file, found))) => Event::RecordingFinished {
+                stream: Some(self.stream),
+                session: Some(self.session),
+                file,
+                duration: found.duration,
+                bytes: found.bytes_kept,
+                last,
+                recovered: !complete,
+            },
+            // No frame came: there is no recording.
+            Ok(None) => return,
+            Err(error) => Event::RecordingFailed {
+                stream: self.stream,
+                session: self.session,
+                reason: format!("{} is kept as it is: {error}", file.display()),
+            },
+        };
+        self.tools.hub.events().tell(event);
+    }
+}
+
+/// False when the file was not finished in order.
+async fn wait_for_end(part: &mut Part) -> bool {
+    if let Ok(event) = timeout(STRAGGLER, part.ended()).await {
+        return event == PartEvent::Finished;
+    }
+    part.finish();
+    matches!(timeout(FINISHING, part.ended()).await, Ok(PartEvent::Finished))
+}
+
+/// Reads what is in a written file, and mends it where it was not finished; `None` for one that had nothing in it and is
+/// gone. Blocks.
+fn measure(
+    index: &Index,
+    file: &Path,
+    mend: impl Fn(&Path) -> Result<Repaired, RepairError>,
+) -> io::Result<Option<Repaired>> {
+    if std::fs::metadata(file)?.len() == 0 {
+        std::fs::remove_file(file)?;
+        index.forget(&pending_name(file));
+        return Ok(None);
+    }
+    mend(file).map(Some).map_err(io::Error::other)
+}
+
+/// The facts of a part whose file has been measured. Its end counts from its start: a clock that is set back meanwhile
+/// makes no recording end before it began.
+pub(super) fn measured(facts: NameFacts, found: &Repaired) -> NameFacts {
+    let duration_ms = millis(found.duration);
+    let (stream_ms, wall_ms) = (facts.start_stream_ms + duration_ms, facts.start_wall_ms + duration_ms);
+    NameFacts { end: Some(NameEnd { stream_ms, wall_ms, duration_ms }), ..facts }
+}
+
+/// Gives a mended file its name, or one close to it that is free, and notes what `note` knows of it. Blocks.
+pub(super) fn place(index: &Index, file: &Path, name: &str, note: impl FnOnce(&mut Entry)) -> io::Result<PathBuf> {
+    let placed = files::commit(file, name)?;
+    let pending = pending_name(file);
+    let mut entry = index.entry(&pending).map(Arc::unwrap_or_clone).unwrap_or_default();
+    note(&mut entry);
+    let name = placed.file_name().unwrap_or_default().to_string_lossy();
+    index.placed(&pending, &name, entry);
+    Ok(placed)
+}

@@ -1,0 +1,108 @@
+//! What a browser asks for besides media: snapshots, events of its streams, data for its application, logs.
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use super::connection::Connection;
+use crate::hook::{Method, Object, Verdict};
+use crate::hub::{Phase, StreamHandle};
+use crate::message::{self, DataCall, Incoming, StreamCall, StreamEventCall};
+use crate::name::StreamName;
+use crate::picture::PictureError;
+
+impl Connection {
+    pub(super) fn available(&self, call: &StreamCall) -> Result<(), String> {
+        let streams = self.signal.hub.streams();
+        let name = call.name.as_deref().and_then(|name| StreamName::new(name).ok());
+        let info = match name.and_then(|name| streams.get(&name).map(StreamHandle::view)) {
+            _ if self.hook.is_none() => Some("Session not ready"),
+            None => Some("Stream not found"),
+            Some(view) if view.phase == Phase::Waiting => Some("Publish stream is not ready"),
+            Some(_) => None,
+        };
+        self.outbox.text(message::available(call.media_session_id.as_deref().unwrap_or_default(), info));
+        Ok(())
+    }
+
+    /// Takes a picture beside the connection; the browser is told under the id it chose for it.
+    pub(super) fn snapshot(&self, said: Object, call: &StreamCall) -> Result<(), String> {
+        let session = call.media_session_id.clone().unwrap_or_default();
+        let (pictures, outbox, hook) = (self.signal.pictures.clone(), self.outbox.clone(), self.hook.clone());
+        let failed = move |info: String| message::stream_event(&session, "snapshotFailed", &json!({"info": info}));
+        let Some(hook) = hook else {
+            self.outbox.text(failed(PictureError::NotFound.to_string()));
+            return Ok(());
+        };
+        let session = call.media_session_id.clone().unwrap_or_default();
+        self.errand(async move {
+            let mut wanted = said.clone();
+            match hook.ask(Method::Snapshot, said).await {
+                Verdict::Refused(info) => return outbox.text(failed(info)),
+                Verdict::Go(replaced) => wanted.extend(replaced),
+            }
+            let name = wanted.get("name").and_then(Value::as_str).and_then(|name| StreamName::new(name).ok());
+            let taken = match name {
+                Some(name) => pictures.take(&name).await,
+                None => Err(PictureError::NotFound),
+            };
+            outbox.text(match taken {
+                Ok(png) => {
+                    let payload = json!({"snapshot": BASE64.encode(&png)});
+                    message::stream_event(&session, "snapshotCompleted", &payload)
+                }
+                Err(error) => failed(error.to_string()),
+            });
+        })
+    }
+
+    pub(super) fn stream_event(&self, said: Object, call: StreamEventCall) -> Result<(), String> {
+        let streams = self.signal.hub.streams();
+        let id = call.media_session_id.unwrap_or_default();
+        let mine = |stream: &&StreamHandle| {
+            let publisher =
+                |session: &crate::hub::SessionView| session.id.as_str() == id && session.connection == self.id;
+            stream.look(|view| view.publisher().is_some_and(publisher))
+        };
+        let stream = streams.values().find(mine).ok_or("Stream not found")?;
+        stream.signal(&call.kind, call.payload.unwrap_or_else(|| json!({})));
+        if let Some(hook) = &self.hook {
+            hook.tell(Method::StreamEvent, said);
+        }
+        Ok(())
+    }
+
+    /// Data for the application's own server. WCS has two names for this call: a hook server is asked by those it enables.
+    pub(super) fn data(&self, said: Object, call: &DataCall) -> Result<(), String> {
+        let operation = call.operation_id.clone().ok_or("sendData has no operationId")?;
+        let Some(hook) = self.hook.clone() else {
+            self.outbox.text(message::data_status(&operation, "FAILED", Some("Session not ready")));
+            return Ok(());
+        };
+        let outbox = self.outbox.clone();
+        self.errand(async move {
+            let mut refused = None;
+            for method in [Method::SendData, Method::OnDataEvent] {
+                if let Verdict::Refused(info) = hook.ask(method, said.clone()).await {
+                    refused = Some(info);
+                    break;
+                }
+            }
+            let status = if refused.is_none() { "ACCEPTED" } else { "FAILED" };
+            outbox.text(message::data_status(&operation, status, refused.as_deref()));
+            let event = json!({"operationId": operation, "status": status, "info": refused});
+            hook.tell(Method::DataStatusEvent, event.as_object().cloned().unwrap_or_default());
+        })
+    }
+
+    /// Logs and reports of bugs go to the hook server.
+    pub(super) fn report(&self, method: Method, incoming: &Incoming) -> Result<(), String> {
+        tracing::debug!(connection = %self.id, "{method}: {} bytes", incoming.data.to_string().len());
+        let Some(hook) = self.hook.clone() else { return Ok(()) };
+        let (said, outbox) = (incoming.data.as_object().cloned().unwrap_or_default(), self.outbox.clone());
+        self.errand(async move {
+            if let Verdict::Refused(info) = hook.ask(method, said).await {
+                outbox.text(message::fail(method.name(), "", &info));
+            }
+        })
+    }
+}
