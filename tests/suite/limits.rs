@@ -57,7 +57,8 @@ fn to_end(mut socket: &TcpStream) -> String {
 
 #[test]
 fn connections_of_rest() {
-    let mut weir = Home::new().setup().set("rest_max_connections=2").start();
+    let home = Home::new();
+    let mut weir = home.setup().set("rest_max_connections=2").start();
     weir.announce("refused: the server has no room for more");
     let mut held: Vec<TcpStream> = (0..2).map(|_| socket(&weir)).collect();
     // Both have their places once they are answered.
@@ -81,7 +82,8 @@ fn connections_of_rest() {
 
 #[test]
 fn requests_of_an_address() {
-    let mut weir = Home::new().setup().set("rest_max_requests=5").start();
+    let home = Home::new();
+    let mut weir = home.setup().set("rest_max_requests=5").start();
     weir.announce("refused: the server has no room for more");
     let mut socket = socket(&weir);
     let request = b"GET /rest-api/ports HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -98,7 +100,8 @@ fn requests_of_an_address() {
 
 #[test]
 fn times_of_requests() {
-    let weir = Home::new().setup().set("rest_body_timeout=300").set("rest_header_timeout=300").start();
+    let home = Home::new();
+    let weir = home.setup().set("rest_body_timeout=300").set("rest_header_timeout=300").start();
     let mut slow = socket(&weir);
     slow.write_all(b"POST /rest-api/stream/find HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n{").unwrap();
     let answer = to_end(&slow);

@@ -118,7 +118,8 @@ fn a_life_in_figures() {
 
 #[test]
 fn calls_are_counted_under_words_of_ours() {
-    let weir = Home::new().start();
+    let home = Home::new();
+    let weir = home.start();
     weir.get("/rest-api/stream/find_all");
     for path in ["/rest-api/nonsense/x", "/rest-api/other-nonsense/x", "/also/nonsense", "/%22%0a"] {
         assert_eq!(weir.get(path).status, 404);
@@ -134,7 +135,8 @@ fn calls_are_counted_under_words_of_ours() {
 /// Every metric that the dashboard draws is one that the server has.
 #[test]
 fn the_dashboard_draws_what_there_is() {
-    let weir = Home::new().start();
+    let home = Home::new();
+    let weir = home.start();
     weir.get("/rest-api/stream/find_all");
     let text = weir.get("/metrics?stream=a").body;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -159,7 +161,8 @@ fn the_dashboard_draws_what_there_is() {
 
 #[test]
 fn statistics_as_wcs_has_them() {
-    let weir = Home::new().start();
+    let home = Home::new();
+    let weir = home.start();
     let answer = weir.get("/?action=stat&preventCache=Sat%20Nov%2021");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/plain;charset=UTF-8")));
     // As the WebSDK reads it.

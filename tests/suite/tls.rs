@@ -167,7 +167,8 @@ fn rtmps_publishes_and_plays() {
 
 #[test]
 fn what_is_no_tls_is_closed_and_harms_nobody() {
-    let weir = Home::new().setup().set("rtmps.port=0").start();
+    let home = Home::new();
+    let weir = home.setup().set("rtmps.port=0").start();
     for setting in ["https.port", "wss.port", "rtmps.port"] {
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4096], b"\x16\x03\x01\xff\xff\x01"] {
             let mut socket = TcpStream::connect(("127.0.0.1", weir.port_of(setting))).unwrap();
