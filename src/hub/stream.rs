@@ -162,7 +162,7 @@ fn publisher_view(publisher: &Publisher) -> SessionView {
     }
 }
 
-fn first_view(publisher: &Publisher) -> StreamView {
+pub(super) fn first_view(publisher: &Publisher) -> StreamView {
     let session = publisher_view(publisher);
     StreamView {
         name: publisher.name.clone(),
