@@ -12,8 +12,8 @@
 //! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
-//!   [`users`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart),
+//!   [`trust`] and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -44,5 +44,6 @@ pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod store;
+pub mod trust;
 pub mod users;
 pub mod webrtc;

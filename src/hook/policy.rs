@@ -111,6 +111,7 @@ impl Outcome {
 /// The phrases that backends use.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
+        300..400 => " (redirects are not followed)",
         400 => " Bad Request",
         401 => " Unauthorized",
         403 => " Forbidden",

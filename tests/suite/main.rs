@@ -11,6 +11,7 @@ mod crash;
 mod deadlines;
 mod faults;
 mod film;
+mod hook_address;
 mod hook_load;
 mod hooks;
 mod hostile;
