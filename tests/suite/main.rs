@@ -12,7 +12,6 @@ mod deadlines;
 mod faults;
 mod film;
 mod hook_address;
-mod hook_load;
 mod hooks;
 mod hostile;
 mod leaks;
