@@ -490,6 +490,7 @@ fn rtmp_tools(
         hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,
+        absent: rtmp::Absent::default(),
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

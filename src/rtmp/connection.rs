@@ -358,7 +358,9 @@ impl Connection {
     }
 
     async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(true, &wanted.name, &wanted.query)).await?;
+        let back = self.tools.absent.place(&wanted.name, &self.tools.hub);
+        let asked = self.asking.begin(true, &wanted.name, &wanted.query, back);
+        let verdict = patient(&self.socket, stop, asked).await?;
         let started = match verdict {
             Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
             Err(refusal) => Err(refusal),
@@ -376,7 +378,7 @@ impl Connection {
     }
 
     async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query)).await?;
+        let verdict = patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query, None)).await?;
         let started = match verdict {
             Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
             Err(refusal) => Err(refusal),

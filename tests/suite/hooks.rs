@@ -599,6 +599,42 @@ fn an_encoder_is_asked_about_told_of_and_ended() {
     hooks.wait("StreamStatusEvent", |body| body["status"] == "UNPUBLISHED");
 }
 
+/// Under a name that the hook server has put in place of the encoder's.
+#[test]
+fn an_encoder_that_comes_back_is_asked_about_as_the_session_it_goes_on_with() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks(FLASH, &hooks, &[Method::Connect, Method::PublishStream, Method::StreamStatusEvent]);
+    let rewrite = json!({"restPolicy": "OVERWRITE", "restOverwrite": "name"});
+    hooks.configures(json!({"publishStream": rewrite}), |call| match call.method.as_str() {
+        "publishStream" => Reply::With(json!({"name": "cam"})),
+        _ => Reply::Mirror,
+    });
+    let weir = home.setup().set("publisher_linger=60s").start();
+    let shown = || weir.stream("cam").map(|stream| (stream["mediaSessionId"].clone(), stream["sessionId"].clone()));
+    let told = || {
+        let all = hooks.calls();
+        let of = |call: &&support::Call| call.body["status"] == "PENDING" || call.body["status"] == "PUBLISHING";
+        let ids = all.iter().filter(of).map(|call| (call.method.clone(), call.body["mediaSessionId"].clone()));
+        ids.collect::<Vec<_>>()
+    };
+    Publisher::start(Clip::AV, &rtmp(&weir, "key?n=1")).sent();
+    weir.wait_log("stream waits");
+    let first = shown().unwrap();
+    let _second = Publisher::start(Clip::LONG, &rtmp(&weir, "key?n=2"));
+    let again = |body: &Value| body["status"] == "PUBLISHING" && body["custom"]["n"] == "2";
+    let again = hooks.wait("StreamStatusEvent", again).body;
+    let second = shown().unwrap();
+    assert!(first.0 == second.0 && first.1 != second.1, "{first:?} {second:?}");
+    assert_eq!((&again["mediaSessionId"], &again["sessionId"]), (&second.0, &second.1));
+    let call = |method: &str| (method.to_owned(), first.0.clone());
+    let each = [call("publishStream"), call("StreamStatusEvent")];
+    assert_eq!(told(), [each.clone(), each].concat());
+    // While it is there, somebody else of that name is somebody else.
+    Publisher::start(Clip::AV, &rtmp(&weir, "key?n=3")).ended(SOON);
+    let third = hooks.wait("publishStream", |body| body["custom"]["n"] == "3");
+    assert_ne!(third.body["mediaSessionId"], first.0);
+}
+
 #[test]
 fn an_encoder_is_refused_and_renamed() {
     let (home, hooks) = (Home::new(), HookServer::start());
