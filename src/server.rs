@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +28,7 @@ use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::wcs::{Dial, Limits, Trust};
+use crate::pull::wcs::{Dial, Limits};
 use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
@@ -36,6 +37,7 @@ use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::Signal;
 use crate::store::Store;
+use crate::trust::Trust;
 use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
@@ -397,11 +399,11 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
             "wcs_agent_insecure=true: certificates of other servers are NOT verified; anybody may listen in"
         );
     }
-    let trust = Trust { ca_file: wcs.ca_file.clone(), insecure: wcs.insecure };
-    let tls = wcs.ssl.then(|| trust.connector()).transpose();
+    let trust = Trust { ca_file: wcs.ca_file.clone(), setting: "wcs_agent_ca_file", insecure: wcs.insecure };
+    let tls = wcs.ssl.then(|| Ok(TlsConnector::from(Arc::new(trust.config()?)))).transpose();
     let limits =
         Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
-    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    let tls = tls.map_err(|error: String| anyhow::Error::msg(error)).context("wss cannot be made (wcs_agent_ssl)")?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
         dial: Dial { limits, connect: wcs.connect_timeout, tls },
@@ -477,6 +479,7 @@ fn rtmp_tools(
         hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,
+        absent: rtmp::Absent::default(),
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

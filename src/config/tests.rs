@@ -73,6 +73,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtsp_interleaved_mode", "false"),
     ("wcs_agent_ssl", "true"),
     ("wcs_agent_ca_file", "/etc/ca.pem"),
+    ("rest_hook_ca_file", "/etc/hooks.pem"),
     ("wcs_agent_insecure", "true"),
     ("wcs_agent_connect_timeout", "11"),
     ("wcs_agent_answer_timeout", "12"),

@@ -6,6 +6,7 @@
 
 mod address;
 mod agent;
+mod ending;
 pub mod policy;
 mod scheme;
 pub mod wcs;

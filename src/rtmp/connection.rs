@@ -362,9 +362,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
-        let verdict =
-            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(true, &wanted.name, &wanted.query))
-                .await?;
+        let back = self.tools.absent.place(&wanted.name, &self.tools.hub);
+        let asked = self.asking.begin(true, &wanted.name, &wanted.query, back);
+        let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
             Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
             Err(refusal) => Err(refusal),
@@ -382,9 +382,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
-        let verdict =
-            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(false, &wanted.name, &wanted.query))
-                .await?;
+        let asked = self.asking.begin(false, &wanted.name, &wanted.query, None);
+        let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
             Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
             Err(refusal) => Err(refusal),

@@ -12,7 +12,7 @@ mod crash;
 mod deadlines;
 mod faults;
 mod film;
-mod hook_load;
+mod hook_address;
 mod hooks;
 mod hostile;
 mod leaks;

@@ -109,8 +109,8 @@ async fn the_tour_of_the_documents() {
     let json = room.done(&me, "show apps --json").await;
     assert!(!detail.contains("hunter") && !json.contains("hunter"), "{detail}{json}");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json[2]["url"], "https://u:***@h/api");
-    assert_eq!(json[2]["restUsername"], "rest");
+    assert_eq!(json[3]["url"], "https://u:***@h/api");
+    assert_eq!(json[3]["restUsername"], "rest");
     let app = room.console.applications.with_key("shopKey").unwrap();
     assert_eq!((app.rest_password.reveal(), app.url.as_str()), ("hunter2", "https://u:hunter3@h/api"));
     room.done(&me, "remove app shop").await;

@@ -1,6 +1,7 @@
 //! A conversation with another WCS server over a socket: drives the [`Dialogue`].
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{SplitSink, SplitStream};
@@ -16,6 +17,10 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dialogue::{Dialogue, End, Limits, Todo, Way};
 use crate::name::{MediaSessionId, StreamName};
+use crate::trust;
+
+/// The setting with more certificates to trust.
+const CA_FILE: &str = "wcs_agent_ca_file";
 
 /// The largest message that is read, bytes; an answer has some 5,000.
 const MAX_MESSAGE: usize = 256 << 10;
@@ -107,7 +112,8 @@ impl Dial {
             None => return Err("wss is not allowed (wcs_agent_ssl)".into()),
             Some(tls) => {
                 let name = ServerName::try_from(address.host.clone()).map_err(|error| error.to_string())?;
-                Box::new(tls.connect(name, tcp).await.map_err(|error| format!("no TLS: {error}"))?)
+                let told = |error: io::Error| trust::complaint(&error, CA_FILE).unwrap_or_else(|| error.to_string());
+                Box::new(tls.connect(name, tcp).await.map_err(|error| format!("no TLS: {}", told(error)))?)
             }
         };
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
