@@ -11,6 +11,7 @@
 
 mod aac;
 mod browser;
+mod gate;
 mod hooks;
 mod record;
 mod rtmp;
@@ -21,6 +22,7 @@ mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use gate::{Gate, Secret, lifetime};
 pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
@@ -52,6 +54,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// AAC.
     pub aac: Aac,
     /// The command line over SSH.
@@ -179,7 +183,8 @@ impl Config {
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = self;
+        let Self { ip_local, http, signal, webrtc, rtmp, gate, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } =
+            self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -196,6 +201,7 @@ impl Config {
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(gate.settings());
         settings.extend(aac.settings());
         settings.extend(ssh.settings());
         settings.extend(record.settings());
@@ -226,6 +232,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let gate = Gate::read(layers);
         let aac = Aac::read(layers);
         let ssh = Ssh::read(layers);
         let record = Record::read(layers);
@@ -239,6 +246,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            gate: gate?,
             aac: aac?,
             ssh: ssh?,
             record: record?,

@@ -12,8 +12,8 @@
 //! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
-//!   [`users`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart),
+//!   [`users`] and [`gate`] (what publishing and playing ask for).
 //!
 //! # One request, one frame
 //!
@@ -30,6 +30,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod gate;
 pub mod hook;
 pub mod hub;
 mod listen;

@@ -20,6 +20,7 @@ use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
 use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
+use crate::gate::Gate;
 use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
@@ -103,6 +104,7 @@ impl Server {
         let hub = Hub::start(events, &tasks);
         let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
+        let gate = gate(&config);
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
@@ -115,11 +117,13 @@ impl Server {
             },
             &tasks,
         );
-        let pulls = Pulls::start(pull_tools(&config, catalog.clone(), running.clone(), hub.clone())?, &tasks);
+        let pull_tools = pull_tools(&config, catalog.clone(), running.clone(), hub.clone(), gate.clone())?;
+        let pulls = Pulls::start(pull_tools, &tasks);
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), hooks.clone(), &tasks);
+        let media = (catalog.clone(), running.clone());
+        let encoders = rtmp_tools(&config, media, hub.clone(), gate.clone(), hooks.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
             applications,
@@ -136,6 +140,7 @@ impl Server {
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
+            gate: gate.clone(),
             hooks: hooks.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
@@ -369,7 +374,14 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     }
 }
 
-fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> Result<pull::Tools> {
+fn gate(config: &Config) -> Gate {
+    if config.gate.is_weak() {
+        tracing::warn!("stream_token_secret has fewer than 16 characters: it can be guessed from one token");
+    }
+    Gate::new(&config.gate)
+}
+
+fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub, gate: Gate) -> Result<pull::Tools> {
     let pull = &config.pull;
     let policy = match &pull.rtmp_agent_sdp {
         None => SourcePolicy::default(),
@@ -394,11 +406,11 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
         rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
         rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
-        wcs: wcs_tools(config)?,
+        wcs: wcs_tools(config, gate)?,
     })
 }
 
-fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
+fn wcs_tools(config: &Config, gate: Gate) -> Result<pull::wcs::Tools> {
     let wcs = &config.wcs;
     if wcs.insecure {
         tracing::warn!(
@@ -412,7 +424,7 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
     let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
-        dial: Dial { limits, connect: wcs.connect_timeout, tls },
+        dial: Dial { limits, connect: wcs.connect_timeout, tls, gate },
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
         origins: origins.context("an address of cdn_origins cannot be used")?,
@@ -471,9 +483,9 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 
 fn rtmp_tools(
     config: &Config,
-    catalog: Catalog,
-    pipelines: Pipelines,
+    (catalog, pipelines): (Catalog, Pipelines),
     hub: Hub,
+    gate: Gate,
     hooks: Hooks,
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
@@ -485,6 +497,7 @@ fn rtmp_tools(
         catalog,
         pipelines,
         hub,
+        gate,
         hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,

@@ -33,6 +33,11 @@ const OTHERS: &[(&str, &str)] = &[
     ("publisher_linger", "0"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
+    ("stream_token_secret", "***"),
+    ("stream_token_publish", "false"),
+    ("stream_token_play", "false"),
+    ("publish_password", "***"),
+    ("play_password", "***"),
     ("use_fdk_aac", "true"),
     ("disable_drop_aac_frame", "true"),
     ("ssh.port", "free"),
@@ -122,7 +127,8 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = config;
+    let Config { ip_local, http, signal, webrtc, rtmp, gate, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } =
+        config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
@@ -188,6 +194,9 @@ fn the_defaults() {
             rtsp_interleaved: true,
         }
     );
+    let Gate { token_secret, token_publish, token_play, publish_password, play_password } = gate;
+    assert_eq!((token_secret, token_publish, token_play), (None, true, true));
+    assert_eq!((publish_password, play_password), (None, None));
     assert_eq!(shutdown_timeout, ms(10_000));
 }
 

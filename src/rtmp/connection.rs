@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
 use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
+use crate::gate::{Action, Credentials};
 use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
@@ -91,6 +93,7 @@ pub(super) struct Connection {
     socket: TcpStream,
     /// As REST shows it.
     id: String,
+    peer: IpAddr,
     session: Session,
     asking: Asking,
     output: VecDeque<Bytes>,
@@ -136,6 +139,7 @@ impl Connection {
             tools,
             socket,
             id,
+            peer: remote.ip(),
             session,
             asking,
             output: VecDeque::new(),
@@ -357,8 +361,17 @@ impl Connection {
         Ok(self.session.accept_connect()?)
     }
 
+    /// Whether the client shows what `action` asks for; what it is told where it does not.
+    fn admit(&self, action: Action, name: &str, query: &str) -> Result<(), String> {
+        let admitted = self.tools.gate.check(action, name, &Credentials::of_query(query), self.peer);
+        admitted.map_err(|refusal| refusal.to_string())
+    }
+
     async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(true, &wanted.name, &wanted.query)).await?;
+        let verdict = match self.admit(Action::Publish, &wanted.name, &wanted.query) {
+            Ok(()) => patient(&self.socket, stop, self.asking.begin(true, &wanted.name, &wanted.query)).await?,
+            Err(reason) => return Ok(self.session.reject_publish("NetStream.Publish.Denied", &reason)?),
+        };
         let started = match verdict {
             Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
             Err(refusal) => Err(refusal),
@@ -376,7 +389,10 @@ impl Connection {
     }
 
     async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query)).await?;
+        let verdict = match self.admit(Action::Play, &wanted.name, &wanted.query) {
+            Ok(()) => patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query)).await?,
+            Err(reason) => return Ok(self.session.reject_play("NetStream.Play.Failed", &reason)?),
+        };
         let started = match verdict {
             Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
             Err(refusal) => Err(refusal),

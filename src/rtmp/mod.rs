@@ -71,6 +71,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
@@ -90,6 +91,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// Who is asked whether clients may do what they want.
     pub hooks: Hooks,
     /// Sound in codecs that FLV does not carry.

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 pub use socket::serve;
 
 use crate::config::KeepAlive;
+use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::picture::Pictures;
@@ -30,6 +31,8 @@ pub struct Signal {
     pub publish: publish::Tools,
     /// Viewers.
     pub plays: Plays,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// Who is asked whether browsers may do what they want.
     pub hooks: Hooks,
     /// Snapshots.

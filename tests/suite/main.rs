@@ -11,6 +11,7 @@ mod crash;
 mod deadlines;
 mod faults;
 mod film;
+mod gate;
 mod hook_load;
 mod hooks;
 mod hostile;

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 7] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 8] = ["message", "name", "event", "retry", "config", "store", "users", "listen"];
+const LEAVES: [&str; 9] = ["message", "name", "event", "retry", "config", "store", "users", "listen", "gate"];
 /// The list of modules.
 const ROOT: &str = "lib";
 

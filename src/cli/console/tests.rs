@@ -23,7 +23,7 @@ async fn room() -> Room {
     let limits = pull::wcs::Limits { greeting: seconds(1), answer: seconds(1), ping: seconds(1), probes: 3 };
     let tools = pull::Tools {
         wcs: pull::wcs::Tools {
-            dial: pull::wcs::Dial { limits, connect: seconds(1), tls: None },
+            dial: pull::wcs::Dial { limits, connect: seconds(1), tls: None, gate: crate::gate::Gate::default() },
             options: crate::media::PeerOptions { addresses: vec![], ports: (0, 0) },
             media_timeout: seconds(1),
             origins: vec![],

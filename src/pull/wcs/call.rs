@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
@@ -15,6 +16,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dialogue::{Dialogue, End, Limits, Todo, Way};
+use crate::gate::Gate;
 use crate::name::{MediaSessionId, StreamName};
 
 /// The largest message that is read, bytes; an answer has some 5,000.
@@ -48,6 +50,8 @@ pub struct Dial {
     pub connect: Duration,
     /// Makes TLS of a connection; `None` where that is not allowed.
     pub tls: Option<TlsConnector>,
+    /// What this server asks for, and so shows its origins.
+    pub gate: Gate,
 }
 
 /// What a call is for.
@@ -58,6 +62,8 @@ pub(super) struct Subject {
     pub name: StreamName,
     /// The publisher the stream has here.
     pub ours: MediaSessionId,
+    /// What is shown there (`custom`).
+    pub custom: Option<Value>,
 }
 
 /// An open conversation. Dropping it closes the socket, which ends its media session on the other side.
@@ -92,8 +98,7 @@ impl Dial {
         let late = || End::Lost(format!("no connection within {} s", self.connect.as_secs_f32()));
         let socket = timeout(self.connect, self.socket(address)).await.map_err(|_| late())?;
         let (sink, stream) = socket.map_err(End::Lost)?.split();
-        let Subject { way, name, ours } = subject;
-        let (dialogue, todo) = Dialogue::new(way, name, ours, self.limits, Instant::now());
+        let (dialogue, todo) = Dialogue::new(subject, self.limits, Instant::now());
         Ok(Call { sink, stream, dialogue, todo: todo.into(), outgoing: VecDeque::new(), unflushed: false })
     }
 

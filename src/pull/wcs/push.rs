@@ -157,7 +157,8 @@ impl Push {
     async fn serve(&self, stream: &StreamHandle, this: &mut Try) -> Result<(), Outcome> {
         let address = super::address(&self.request.uri).map_err(Outcome::failed)?;
         let publisher = this.view.publisher().ok_or_else(|| Outcome::failed("the stream has ended"))?.id.clone();
-        let subject = Subject { way: Way::Publish, name: self.request.remote_name.clone(), ours: publisher };
+        let subject =
+            Subject { way: Way::Publish, name: self.request.remote_name.clone(), ours: publisher, custom: None };
         let mut call = self.tools.wcs.dial.open(&address, subject).await?;
         while call.next().await? != News::Ready {}
         self.set(AgentStatus::ProcessedLocal);

@@ -8,6 +8,7 @@ use super::super::agent::{AgentStatus, Job, Outcome, WATCH};
 use super::super::scheme::Cause;
 use super::call::{Call, News, Subject};
 use super::dialogue::{End, Way};
+use crate::gate::Action;
 use crate::media::{Agreed, Kind, Peer, PeerEvent, SourceEvent, Track};
 
 /// How long a second track may come after the first.
@@ -51,7 +52,9 @@ pub(in crate::pull) async fn one_try(job: &Job) -> Outcome {
 async fn open(job: &Job) -> Result<Call, Outcome> {
     let address = super::address(&job.request.uri).map_err(Outcome::failed)?;
     let name = job.request.remote_name.clone().ok_or_else(|| Outcome::failed("no stream is asked for"))?;
-    let subject = Subject { way: Way::Play, name, ours: job.publication.session() };
+    // Players' names lead to the operator's origins, which ask for what this server asks for.
+    let custom = job.request.on_demand.then(|| job.tools.wcs.dial.gate.own(Action::Play, name.as_str())).flatten();
+    let subject = Subject { way: Way::Play, name, ours: job.publication.session(), custom };
     let mut call = job.tools.wcs.dial.open(&address, subject).await?;
     while call.next().await? != News::Ready {}
     job.set(AgentStatus::ProcessedLocal);
