@@ -17,6 +17,7 @@ mod record;
 mod rtmp;
 mod source;
 mod ssh;
+mod targets;
 mod value;
 mod wcs;
 
@@ -28,6 +29,7 @@ pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
+pub use targets::TargetRule;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 pub use wcs::Wcs;
 
@@ -108,6 +110,8 @@ pub struct Cors {
     pub allow_headers: Option<String>,
     /// `Access-Control-Allow-Methods` (`rest_access_control_allow_methods`).
     pub allow_methods: Option<String>,
+    /// Headers of the operator's own, name and value, for every answer (`rest_access_control_headers`).
+    pub more: Vec<(String, String)>,
 }
 
 /// Settings of pull agents.
@@ -121,6 +125,10 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
+    /// Which servers may be dialled; empty for all (`pull_allow`).
+    pub allow: Vec<TargetRule>,
+    /// Which servers may not (`pull_deny`).
+    pub deny: Vec<TargetRule>,
     /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
     pub rtmp_idle_timeout: Option<Duration>,
@@ -196,6 +204,7 @@ impl Config {
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
+            ("rest_access_control_headers", value::show_headers(&http.cors.more)),
             ("web_root", http.web_root.as_deref().map(path).unwrap_or_default()),
         ];
         settings.extend(signal.settings());
@@ -212,6 +221,8 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
+            ("pull_allow", targets::show(&pull.allow)),
+            ("pull_deny", targets::show(&pull.deny)),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
             ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
@@ -295,7 +306,8 @@ impl Cors {
         let origin = layers.get("rest_access_control_allow_origin", value::header);
         let headers = layers.get("rest_access_control_allow_headers", value::header);
         let methods = layers.get("rest_access_control_allow_methods", value::header);
-        Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods? })
+        let more = layers.get("rest_access_control_headers", value::headers);
+        Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods?, more: more? })
     }
 }
 
@@ -305,6 +317,8 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
+        let allow = layers.get("pull_allow", targets::rules);
+        let deny = layers.get("pull_deny", targets::rules);
         let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
         let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
         let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
@@ -313,6 +327,8 @@ impl Pull {
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
+            allow: allow?,
+            deny: deny?,
             rtmp_idle_timeout: rtmp_idle_timeout?,
             rtsp_idle_timeout: rtsp_idle_timeout?,
             rtsp_interleaved: rtsp_interleaved?,

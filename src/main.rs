@@ -22,6 +22,9 @@ use weir::server::{PORTS, Server};
 /// for those that hang in GStreamer, which nothing brings back.
 const BLOCKING_THREADS: usize = 512;
 
+/// How long GStreamer's objects may take to go once the server has stopped, where they are counted.
+const LEFT: Duration = Duration::from_secs(3);
+
 /// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
 /// what an operator has to know.
 const LOG: &str = "info,russh=off";
@@ -164,10 +167,20 @@ fn serve(options: &Serve) -> Result<()> {
     let complete = runtime.block_on(run(loaded.config, options))?;
     // Threads that hang in GStreamer end with the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
+    tell_of_leaks();
     if !complete {
         bail!("the shutdown was not complete within shutdown_timeout");
     }
     Ok(())
+}
+
+/// With GST_TRACERS=leaks: what of GStreamer outlives the server, which nothing should.
+fn tell_of_leaks() {
+    let Some(alive) = media::live_objects(LEFT) else { return };
+    match alive.is_empty() {
+        true => tracing::info!("leaks: no GStreamer object is alive"),
+        false => alive.iter().for_each(|(what, count)| tracing::warn!(count, "leaks: {what} is alive")),
+    }
 }
 
 async fn run(config: Config, options: &Serve) -> Result<bool> {

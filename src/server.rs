@@ -28,7 +28,7 @@ use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::wcs::{Dial, Limits, Trust};
-use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
+use crate::pull::{self, Pulls, Reach, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
@@ -405,9 +405,14 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub,
         },
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
         rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        reach: reach(config),
         rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
         wcs: wcs_tools(config, gate)?,
     })
+}
+
+fn reach(config: &Config) -> Reach {
+    Reach::new(&config.pull.allow, &config.pull.deny)
 }
 
 fn wcs_tools(config: &Config, gate: Gate) -> Result<pull::wcs::Tools> {
@@ -424,7 +429,7 @@ fn wcs_tools(config: &Config, gate: Gate) -> Result<pull::wcs::Tools> {
     let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
-        dial: Dial { limits, connect: wcs.connect_timeout, tls, gate },
+        dial: Dial { limits, connect: wcs.connect_timeout, tls, reach: reach(config), gate },
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
         origins: origins.context("an address of cdn_origins cannot be used")?,

@@ -110,7 +110,7 @@ pub(super) struct Dialogue {
 impl Dialogue {
     /// Begins, with an open socket, at `now`.
     pub fn new(subject: Subject, limits: Limits, now: Instant) -> (Self, Vec<Todo>) {
-        let Subject { way, name, ours, custom } = subject;
+        let Subject { way, name, ours, custom, trusted: _ } = subject;
         let dialogue = Self {
             way,
             limits,
@@ -311,7 +311,7 @@ mod tests {
         fn new(way: Way) -> Self {
             let now = Instant::now();
             let (name, ours) = (StreamName::new("s").unwrap(), MediaSessionId::new("OURS").unwrap());
-            let subject = Subject { way, name, ours, custom: None };
+            let subject = Subject { way, name, ours, custom: None, trusted: false };
             let (dialogue, first) = Dialogue::new(subject, LIMITS, now);
             assert!(matches!(&first[..], [Todo::Send(hello)] if hello.contains(r#""message":"connection""#)));
             Self { dialogue, now }
