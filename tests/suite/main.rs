@@ -9,6 +9,7 @@ mod access;
 mod cli;
 mod crash;
 mod deadlines;
+mod docs;
 mod faults;
 mod film;
 mod gate;
