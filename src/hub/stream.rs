@@ -13,6 +13,7 @@ use super::phase::{Phase, Step};
 use super::shown::Shown;
 use super::termination::Termination;
 use super::view::{Publisher, Role, SessionView, StreamSignal, StreamView, Subscriber};
+use crate::admission::{Place, Places, Refused};
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
@@ -38,6 +39,7 @@ pub struct StreamHandle {
     signals: broadcast::Sender<StreamSignal>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
+    viewers: Places,
 }
 
 /// The right to feed a stream. Dropped: the publisher has left.
@@ -68,6 +70,7 @@ pub struct Subscription {
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
+    _place: Option<Place>,
 }
 
 /// Why a stream cannot be subscribed.
@@ -76,6 +79,9 @@ pub enum SubscribeError {
     /// It has ended meanwhile.
     #[error("the stream has ended")]
     Gone,
+    /// It has as many players as it may have.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 pub(super) enum Command {
@@ -106,6 +112,7 @@ pub(super) fn start(
     publisher: Publisher,
     events: Events,
     gone: mpsc::UnboundedSender<Gone>,
+    viewers: Places,
     tasks: &TaskTracker,
 ) -> (StreamHandle, Publication) {
     let (commands, inbox) = mpsc::unbounded_channel();
@@ -119,7 +126,7 @@ pub(super) fn start(
         by: publisher.by.clone(),
     });
     let signals = broadcast::Sender::new(SIGNALS);
-    let handle = StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone() };
+    let handle = StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone(), viewers };
     let publication = Publication {
         name: publisher.name.clone(),
         session: publisher.session.clone(),
@@ -386,17 +393,17 @@ impl StreamHandle {
     /// Takes a place.
     ///
     /// # Errors
-    /// [`SubscribeError::Gone`].
+    /// See [`SubscribeError`].
     pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, SubscribeError> {
-        let id = match &subscriber {
-            Subscriber::Player(player) => player.session.clone(),
-            Subscriber::Recorder => MediaSessionId::random(),
+        let (id, place) = match &subscriber {
+            Subscriber::Player(player) => (player.session.clone(), Some(self.viewers.take()?)),
+            Subscriber::Recorder => (MediaSessionId::random(), None),
         };
         let terminated = Termination::default();
         let asked = self.commands.send(Command::Subscribe(id.clone(), subscriber, terminated.clone()));
         asked.map_err(|_| SubscribeError::Gone)?;
         let (commands, view, fanout) = (self.commands.clone(), self.view.clone(), self.fanout.clone());
-        Ok(Subscription { id, terminated, commands, view, fanout })
+        Ok(Subscription { id, terminated, commands, view, fanout, _place: place })
     }
 
     /// Asks one of its sessions to leave; `reason` is what it is told: [`STOPPED_BY_REST`],

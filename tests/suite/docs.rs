@@ -29,7 +29,8 @@ serve() {
   local pid tries
   rm -rf served && mkdir served
   command weir serve --data served/data --set record_dir=served/records --set http.port=0 --set ws.port=0 \
-    --set rtmp.port=0 --set webrtc.port=0 --set ssh.port=0 --set ip_local=127.0.0.1 "$@" &
+    --set rtmp.port=0 --set webrtc.port=0 --set ssh.port=0 --set https.port= --set wss.port= \
+    --set ip_local=127.0.0.1 "$@" &
   pid=$!
   for ((tries = 0; tries < 200; tries++)); do
     [[ ! -e served/data/ports.json ]] || break

@@ -7,6 +7,7 @@
 
 mod access;
 mod cli;
+mod contract;
 mod crash;
 mod deadlines;
 mod docs;
@@ -17,7 +18,9 @@ mod hook_load;
 mod hooks;
 mod hostile;
 mod leaks;
+mod limits;
 mod messages;
+mod metrics;
 mod packages;
 mod page;
 mod pipelines;
@@ -41,6 +44,7 @@ mod ssh;
 mod support;
 mod terminate;
 mod tidy;
+mod tls;
 mod viewer;
 mod wcs;
 mod wcs_tls;
