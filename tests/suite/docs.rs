@@ -137,6 +137,9 @@ fn adapted(text: &str, weir: &Weir, hooks: u16) -> String {
 fn run_document(file: &Path) {
     let text = std::fs::read_to_string(file).unwrap();
     let commands = commands(file, &text);
+    if commands.is_empty() {
+        return;
+    }
     let home = Home::new();
     let mut weir = home.setup().set("record_flash_published_streams=false").start();
     // What is tried out may fail for weir; what the reader types must not.
