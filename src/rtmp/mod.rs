@@ -73,6 +73,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Places};
+use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
@@ -92,6 +93,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// Who is asked whether clients may do what they want.
     pub hooks: Hooks,
     /// Sound in codecs that FLV does not carry.

@@ -199,6 +199,7 @@ impl Publishing {
                         SourceEvent::Described
                         | SourceEvent::Answered
                         | SourceEvent::PicturesAwaited
+                        | SourceEvent::LedAway(_)
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}

@@ -23,8 +23,15 @@ async fn room() -> Room {
     let seconds = std::time::Duration::from_secs;
     let limits = pull::wcs::Limits { greeting: seconds(1), answer: seconds(1), ping: seconds(1), probes: 3 };
     let tools = pull::Tools {
+        reach: pull::Reach::default(),
         wcs: pull::wcs::Tools {
-            dial: pull::wcs::Dial { limits, connect: seconds(1), tls: None },
+            dial: pull::wcs::Dial {
+                limits,
+                connect: seconds(1),
+                tls: None,
+                gate: crate::gate::Gate::default(),
+                reach: pull::Reach::default(),
+            },
             options: crate::media::PeerOptions { addresses: vec![], ports: (0, 0) },
             media_timeout: seconds(1),
             origins: vec![],
