@@ -4,6 +4,7 @@
 //! with the one payload type that is accepted in its caps. Candidates are gathered before the answer is given, as
 //! the browsers' SDK reads none later. [`offering`] is the other way round: we dial and offer.
 
+mod clock;
 mod identity;
 mod offering;
 mod sending;
@@ -12,6 +13,8 @@ pub use offering::Agreed;
 pub use sending::Sending;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -36,6 +39,8 @@ const NEGOTIATION: Duration = Duration::from_secs(5);
 const RTCP_INTERVAL: u64 = 100_000_000;
 /// Share of the bandwidth RTCP may have, for the same reason.
 const RTCP_FRACTION: f64 = 0.2;
+/// Longest time lost sound is waited for, milliseconds: it is not sent again.
+const SOUND_LATENCY: u32 = 200;
 /// Packets in a row that start a jitter buffer at once instead of after its latency.
 const FASTSTART: u32 = 2;
 
@@ -87,6 +92,8 @@ pub struct Peer {
     bin: gst::Element,
     events: UnboundedReceiver<PeerEvent>,
     tracks: UnboundedReceiver<SourceEvent>,
+    /// What it receives counts from one zero: see [`clock`].
+    one_clock: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -104,7 +111,7 @@ impl Peer {
         lines: Vec<Option<Receive>>,
         options: &PeerOptions,
     ) -> Result<(Self, String), MediaError> {
-        let accept: Accept = std::sync::Arc::new(|_| Ok(()));
+        let accept: Accept = Arc::new(|_| Ok(()));
         let peer = Self::start(pipelines, launch, Parse::Head, stream, Some((fanout, accept)), options).await?;
         let template = peer.pipeline.entry.launch.template.clone();
         let answer = timeout(NEGOTIATION, negotiate(&template, &peer.bin, offer, lines)).await;
@@ -125,12 +132,24 @@ impl Peer {
         let mut pipeline = Pipeline::build(pipelines, launch, parse, stream).await?;
         let bin: gst::Element = pipeline.element("peer")?;
         let (sender, tracks) = unbounded_channel();
+        let one_clock = Arc::new(AtomicBool::new(false));
         if let Some((fanout, accept)) = receives {
             fanout.expect_source();
             let grafter = Grafter::new(&pipeline, fanout, accept, sender);
-            bin.connect_pad_added(move |_, pad| {
+            let (one_clock, pictures) = (one_clock.clone(), Arc::new(AtomicBool::new(false)));
+            bin.connect_pad_added(move |bin, pad| {
                 if pad.direction() == gst::PadDirection::Src {
+                    hurry_sound(pad);
+                    let (one_clock, both) = (one_clock.load(Relaxed), has_pictures(bin));
+                    if one_clock {
+                        clock::place(pad);
+                    }
                     grafter.graft(pad);
+                    match media(pad) {
+                        Some(Kind::Video) if one_clock => clock::once(pad, &pictures),
+                        Some(Kind::Audio) if one_clock && both => clock::hold_sound(pad, &pictures),
+                        _ => {}
+                    }
                 }
             });
         }
@@ -139,7 +158,7 @@ impl Peer {
         let (set_up, options) = (bin.clone(), options.clone());
         blocking(&template, "setting up ICE", move || set_up_ice(&set_up, &options)).await?;
         pipeline.play().await?;
-        Ok(Self { pipeline, bin, events: received, tracks })
+        Ok(Self { pipeline, bin, events: received, tracks, one_clock })
     }
 
     /// The next event; `None` never comes before the peer is dropped.
@@ -215,6 +234,39 @@ fn tune(element: &gst::Element) {
     if element.factory().is_some_and(|factory| factory.name() == "rtpjitterbuffer") {
         element.set_property("faststart-min-packets", FASTSTART);
     }
+}
+
+/// What the RTP of a pad carries.
+fn media(pad: &gst::Pad) -> Option<Kind> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let media = caps.structure(0)?.get::<&str>("media").ok()?;
+    Kind::ALL.into_iter().find(|kind| kind.label() == media)
+}
+
+/// Whether the remote side has agreed to send pictures.
+fn has_pictures(bin: &gst::Element) -> bool {
+    let remote = bin.property::<Option<gst_webrtc::WebRTCSessionDescription>>("remote-description");
+    let sends = |media: &gstreamer_sdp::SDPMediaRef| media.media() == Some("video") && media.port() != 0;
+    remote.is_some_and(|remote| remote.sdp().medias().any(sends))
+}
+
+/// Bounds how long a track of sound is held up by a packet that is lost; `pad` is one of webrtcbin's, whose latency is that of
+/// pictures.
+fn hurry_sound(pad: &gst::Pad) {
+    let Some(buffer) = jitter_buffer(pad).filter(|_| media(pad) == Some(Kind::Audio)) else { return };
+    if buffer.property::<u32>("latency") > SOUND_LATENCY {
+        buffer.set_property("latency", SOUND_LATENCY);
+    }
+}
+
+/// The jitter buffer that a pad of webrtcbin's comes from: behind the element that tells payload types apart.
+fn jitter_buffer(pad: &gst::Pad) -> Option<gst::Element> {
+    let mut pad = pad.clone();
+    while let Some(ghost) = pad.downcast_ref::<gst::GhostPad>() {
+        pad = ghost.target()?;
+    }
+    let before = pad.parent_element()?.static_pad("sink")?.peer()?.parent_element()?;
+    before.factory().is_some_and(|factory| factory.name() == "rtpjitterbuffer").then_some(before)
 }
 
 fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {

@@ -10,8 +10,8 @@ use super::call::{Call, News, Subject};
 use super::dialogue::{End, Way};
 use crate::media::{Agreed, Kind, Peer, PeerEvent, SourceEvent, Track};
 
-/// How long a second track may come after the first.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long a second track may come after the first: the server has agreed to send it.
+const SETTLE: Duration = Duration::from_secs(6);
 
 impl From<End> for Outcome {
     fn from(end: End) -> Self {

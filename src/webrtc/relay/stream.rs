@@ -257,6 +257,7 @@ impl Inner {
             ts: placed.ts,
             marker: packet.marker,
             key,
+            time: packet.time,
             wallclock: placed.wallclock,
             arrival,
         });
