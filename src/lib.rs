@@ -13,7 +13,8 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
-//!   [`admission`] (who is refused), [`store`] (what survives a restart) and [`users`].
+//!   [`admission`] (who is refused), [`gate`] (what publishing and playing ask for), [`store`] (what survives a restart),
+//!   [`trust`] and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -31,6 +32,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod gate;
 pub mod hook;
 pub mod hub;
 mod listen;
@@ -47,5 +49,6 @@ pub mod server;
 pub mod signal;
 pub mod store;
 mod tls;
+pub mod trust;
 pub mod users;
 pub mod webrtc;

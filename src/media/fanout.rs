@@ -281,7 +281,7 @@ impl Fanout {
     }
 
     /// The end of the newest frame on the stream's time line, nanoseconds.
-    pub(super) fn latest(&self) -> u64 {
+    pub fn latest(&self) -> u64 {
         self.0.latest.load(Relaxed)
     }
 

@@ -6,6 +6,7 @@
 
 mod clock;
 mod identity;
+mod jitter;
 mod offering;
 mod sending;
 
@@ -39,10 +40,6 @@ const NEGOTIATION: Duration = Duration::from_secs(5);
 const RTCP_INTERVAL: u64 = 100_000_000;
 /// Share of the bandwidth RTCP may have, for the same reason.
 const RTCP_FRACTION: f64 = 0.2;
-/// Longest time lost sound is waited for, milliseconds: it is not sent again.
-const SOUND_LATENCY: u32 = 200;
-/// Packets in a row that start a jitter buffer at once instead of after its latency.
-const FASTSTART: u32 = 2;
 
 /// What is accepted on one m-line of an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,13 +136,13 @@ impl Peer {
             let (one_clock, pictures) = (one_clock.clone(), Arc::new(AtomicBool::new(false)));
             bin.connect_pad_added(move |bin, pad| {
                 if pad.direction() == gst::PadDirection::Src {
-                    hurry_sound(pad);
-                    let (one_clock, both) = (one_clock.load(Relaxed), has_pictures(bin));
+                    jitter::hurry_sound(pad);
+                    let (one_clock, both) = (one_clock.load(Relaxed), clock::has_pictures(bin));
                     if one_clock {
                         clock::place(pad);
                     }
                     grafter.graft(pad);
-                    match media(pad) {
+                    match jitter::media(pad) {
                         Some(Kind::Video) if one_clock => clock::once(pad, &pictures),
                         Some(Kind::Audio) if one_clock && both => clock::hold_sound(pad, &pictures),
                         _ => {}
@@ -226,47 +223,7 @@ fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {
     });
     // When the page closes its connection, DTLS says so before ICE notices.
     let Some(bin) = bin.downcast_ref::<gst::Bin>() else { return };
-    bin.connect_deep_element_added(|_, _, element| tune(element));
-}
-
-/// Sets what webrtcbin has no property for on the elements it makes.
-fn tune(element: &gst::Element) {
-    if element.factory().is_some_and(|factory| factory.name() == "rtpjitterbuffer") {
-        element.set_property("faststart-min-packets", FASTSTART);
-    }
-}
-
-/// What the RTP of a pad carries.
-fn media(pad: &gst::Pad) -> Option<Kind> {
-    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-    let media = caps.structure(0)?.get::<&str>("media").ok()?;
-    Kind::ALL.into_iter().find(|kind| kind.label() == media)
-}
-
-/// Whether the remote side has agreed to send pictures.
-fn has_pictures(bin: &gst::Element) -> bool {
-    let remote = bin.property::<Option<gst_webrtc::WebRTCSessionDescription>>("remote-description");
-    let sends = |media: &gstreamer_sdp::SDPMediaRef| media.media() == Some("video") && media.port() != 0;
-    remote.is_some_and(|remote| remote.sdp().medias().any(sends))
-}
-
-/// Bounds how long a track of sound is held up by a packet that is lost; `pad` is one of webrtcbin's, whose latency is that of
-/// pictures.
-fn hurry_sound(pad: &gst::Pad) {
-    let Some(buffer) = jitter_buffer(pad).filter(|_| media(pad) == Some(Kind::Audio)) else { return };
-    if buffer.property::<u32>("latency") > SOUND_LATENCY {
-        buffer.set_property("latency", SOUND_LATENCY);
-    }
-}
-
-/// The jitter buffer that a pad of webrtcbin's comes from: behind the element that tells payload types apart.
-fn jitter_buffer(pad: &gst::Pad) -> Option<gst::Element> {
-    let mut pad = pad.clone();
-    while let Some(ghost) = pad.downcast_ref::<gst::GhostPad>() {
-        pad = ghost.target()?;
-    }
-    let before = pad.parent_element()?.static_pad("sink")?.peer()?.parent_element()?;
-    before.factory().is_some_and(|factory| factory.name() == "rtpjitterbuffer").then_some(before)
+    bin.connect_deep_element_added(|_, _, element| jitter::tune(element));
 }
 
 fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {

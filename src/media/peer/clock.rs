@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_sdp::SDPMessageRef;
+use gstreamer_sdp::{SDPMediaRef, SDPMessageRef};
+use gstreamer_webrtc::WebRTCSessionDescription;
 
 /// No packet has come yet.
 const UNSET: i64 = i64::MIN;
@@ -20,6 +21,13 @@ const UNSET: i64 = i64::MIN;
 pub(super) fn is_one(sdp: &SDPMessageRef) -> bool {
     let mut taken = sdp.medias().filter(|media| media.port() != 0).peekable();
     taken.peek().is_some() && taken.all(|media| media.attribute_val("mediaclk") == Some("direct=0"))
+}
+
+/// Whether the remote side has agreed to send pictures.
+pub(super) fn has_pictures(bin: &gst::Element) -> bool {
+    let remote = bin.property::<Option<WebRTCSessionDescription>>("remote-description");
+    let sends = |media: &SDPMediaRef| media.media() == Some("video") && media.port() != 0;
+    remote.is_some_and(|remote| remote.sdp().medias().any(sends))
 }
 
 /// Places the packets that leave `pad` by their timestamps.
