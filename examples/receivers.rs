@@ -8,17 +8,18 @@
 #[path = "../tests/suite/viewer/mod.rs"]
 mod viewer;
 
+mod signalling;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, TcpStream};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use signalling::{Signalling, connect_weir, watch_weir};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
-use tungstenite::client::IntoClientRequest;
-use tungstenite::{Message, WebSocket};
 use viewer::Client;
 
 /// Viewers of one signalling connection; a page of weir's has 256 media sessions at most.
@@ -26,62 +27,14 @@ const OF_A_CONNECTION: usize = 200;
 /// Longest pause between two looks at all sockets.
 const PAUSE: Duration = Duration::from_millis(4);
 
-struct Signalling(WebSocket<TcpStream>);
-
-impl Signalling {
-    fn open(url: &str, protocol: Option<&str>) -> Self {
-        let mut request = url.into_client_request().unwrap();
-        if let Some(protocol) = protocol {
-            request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
-        }
-        let authority = request.uri().authority().unwrap().to_string();
-        let stream = TcpStream::connect(authority).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self(tungstenite::client(request, stream).unwrap().0)
-    }
-
-    fn say(&mut self, message: &Value) {
-        self.0.send(Message::text(message.to_string())).unwrap();
-    }
-
-    /// The next message that `wanted` takes something from.
-    fn hear<T>(&mut self, wanted: impl Fn(&Value) -> Option<T>) -> T {
-        loop {
-            let Message::Text(text) = self.0.read().expect("the server answers") else { continue };
-            let message: Value = serde_json::from_str(&text).unwrap();
-            if message["message"] == "ping" {
-                self.say(&json!({"message": "pong", "data": [null]}));
-            }
-            if let Some(found) = wanted(&message) {
-                return found;
-            }
-        }
-    }
-}
-
 /// A connection that viewers can be made through, and Janus's session on it.
 fn connect(kind: &str, url: &str) -> (Signalling, u64) {
-    let mut server = Signalling::open(url, (kind == "janus").then_some("janus-protocol"));
-    let session = match kind {
-        "janus" => janus(&mut server, json!({"janus": "create"}), |m| m["data"]["id"].as_u64()),
-        _ => {
-            server.say(&json!({"message": "connection", "data": [{"appKey": "defaultApp"}]}));
-            server.hear(|message| (message["message"] == "getUserData").then_some(0))
-        }
-    };
+    if kind != "janus" {
+        return (connect_weir(url), 0);
+    }
+    let mut server = Signalling::open(url, Some("janus-protocol"));
+    let session = janus(&mut server, json!({"janus": "create"}), |m| m["data"]["id"].as_u64());
     (server, session)
-}
-
-fn watch_weir(server: &mut Signalling, stream: &str, number: usize, address: IpAddr) -> Client {
-    let id = format!("viewer-{number}");
-    Client::joined_at(address, |offer| {
-        let call = json!({"mediaSessionId": id, "name": stream, "published": false, "sdp": offer});
-        server.say(&json!({"message": "playStream", "data": [call]}));
-        server.hear(|message| {
-            assert_ne!(message["data"][0]["status"], "FAILED", "{message}");
-            (message["message"] == "setRemoteSDP").then(|| message["data"][1].as_str().unwrap().to_owned())
-        })
-    })
 }
 
 /// A call of Janus's, and what comes of it.

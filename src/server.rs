@@ -131,7 +131,7 @@ impl Server {
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let parts = (catalog.clone(), running.clone(), hub.clone(), hooks.clone(), admission.clone());
+        let parts = (catalog.clone(), running.clone(), pulls.clone(), hooks.clone(), admission.clone());
         let encoders = rtmp_tools(&config, parts, gate.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
@@ -480,7 +480,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 
 fn rtmp_tools(
     config: &Config,
-    (catalog, pipelines, hub, hooks, admission): (Catalog, Pipelines, Hub, Hooks, Admission),
+    (catalog, pipelines, pulls, hooks, admission): (Catalog, Pipelines, Pulls, Hooks, Admission),
     gate: Gate,
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
@@ -491,7 +491,11 @@ fn rtmp_tools(
         sounds: rtmp::Sounds::start(catalog.clone(), pipelines.clone(), tasks),
         catalog,
         pipelines,
-        hub,
+        hub: pulls.hub().clone(),
+        find: Arc::new(move |name| {
+            let pulls = pulls.clone();
+            Box::pin(async move { pulls.stream_named(&name).await })
+        }),
         gate,
         hooks,
         record: config.record.every_rtmp,

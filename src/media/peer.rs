@@ -4,7 +4,9 @@
 //! with the one payload type that is accepted in its caps. Candidates are gathered before the answer is given, as
 //! the browsers' SDK reads none later. [`offering`] is the other way round: we dial and offer.
 
+mod clock;
 mod identity;
+mod jitter;
 mod offering;
 mod sending;
 
@@ -12,6 +14,8 @@ pub use offering::Agreed;
 pub use sending::Sending;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -36,8 +40,6 @@ const NEGOTIATION: Duration = Duration::from_secs(5);
 const RTCP_INTERVAL: u64 = 100_000_000;
 /// Share of the bandwidth RTCP may have, for the same reason.
 const RTCP_FRACTION: f64 = 0.2;
-/// Packets in a row that start a jitter buffer at once instead of after its latency.
-const FASTSTART: u32 = 2;
 
 /// What is accepted on one m-line of an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Peer {
     bin: gst::Element,
     events: UnboundedReceiver<PeerEvent>,
     tracks: UnboundedReceiver<SourceEvent>,
+    /// What it receives counts from one zero: see [`clock`].
+    one_clock: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -104,7 +108,7 @@ impl Peer {
         lines: Vec<Option<Receive>>,
         options: &PeerOptions,
     ) -> Result<(Self, String), MediaError> {
-        let accept: Accept = std::sync::Arc::new(|_| Ok(()));
+        let accept: Accept = Arc::new(|_| Ok(()));
         let peer = Self::start(pipelines, launch, Parse::Head, stream, Some((fanout, accept)), options).await?;
         let template = peer.pipeline.entry.launch.template.clone();
         let answer = timeout(NEGOTIATION, negotiate(&template, &peer.bin, offer, lines)).await;
@@ -125,12 +129,24 @@ impl Peer {
         let mut pipeline = Pipeline::build(pipelines, launch, parse, stream).await?;
         let bin: gst::Element = pipeline.element("peer")?;
         let (sender, tracks) = unbounded_channel();
+        let one_clock = Arc::new(AtomicBool::new(false));
         if let Some((fanout, accept)) = receives {
             fanout.expect_source();
             let grafter = Grafter::new(&pipeline, fanout, accept, sender);
-            bin.connect_pad_added(move |_, pad| {
+            let (one_clock, pictures) = (one_clock.clone(), Arc::new(AtomicBool::new(false)));
+            bin.connect_pad_added(move |bin, pad| {
                 if pad.direction() == gst::PadDirection::Src {
+                    jitter::hurry_sound(pad);
+                    let (one_clock, both) = (one_clock.load(Relaxed), clock::has_pictures(bin));
+                    if one_clock {
+                        clock::place(pad);
+                    }
                     grafter.graft(pad);
+                    match jitter::media(pad) {
+                        Some(Kind::Video) if one_clock => clock::once(pad, &pictures),
+                        Some(Kind::Audio) if one_clock && both => clock::hold_sound(pad, &pictures),
+                        _ => {}
+                    }
                 }
             });
         }
@@ -139,7 +155,7 @@ impl Peer {
         let (set_up, options) = (bin.clone(), options.clone());
         blocking(&template, "setting up ICE", move || set_up_ice(&set_up, &options)).await?;
         pipeline.play().await?;
-        Ok(Self { pipeline, bin, events: received, tracks })
+        Ok(Self { pipeline, bin, events: received, tracks, one_clock })
     }
 
     /// The next event; `None` never comes before the peer is dropped.
@@ -207,14 +223,7 @@ fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {
     });
     // When the page closes its connection, DTLS says so before ICE notices.
     let Some(bin) = bin.downcast_ref::<gst::Bin>() else { return };
-    bin.connect_deep_element_added(|_, _, element| tune(element));
-}
-
-/// Sets what webrtcbin has no property for on the elements it makes.
-fn tune(element: &gst::Element) {
-    if element.factory().is_some_and(|factory| factory.name() == "rtpjitterbuffer") {
-        element.set_property("faststart-min-packets", FASTSTART);
-    }
+    bin.connect_deep_element_added(|_, _, element| jitter::tune(element));
 }
 
 fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {

@@ -270,6 +270,11 @@ impl Pulls {
         answer.await.map_err(|_| PublishError::Closing)?
     }
 
+    /// Where its streams are published.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Says so at once where a rule bars a server. A name that is not found now is looked for again by its agent.
     async fn may_be_dialled(&self, uri: &SourceUri) -> Result<(), Barred> {
         match self.reach.addresses(uri).await {
@@ -288,24 +293,37 @@ impl Pulls {
     /// WCS's `info`: "Stream not found", "Bad URI", "CDN stream not found", "Restricted access", "Requested stream
     /// shutdown".
     pub async fn stream_for(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
-        let find = || self.hub.streams().get(name).cloned();
-        if let Some(stream) = find() {
-            return Ok(stream);
+        if self.hub.streams().contains_key(name) || !name.as_str().contains("://") {
+            return self.stream_named(name).await;
         }
-        let request = if name.as_str().contains("://") {
-            let scheme = Scheme::of(name.as_str()).filter(|scheme| *scheme != Scheme::Wcs);
-            let scheme = scheme.ok_or("Failed to get agent storage")?;
-            PullRequest::on_demand(SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?, None)
-        } else {
-            let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
-            PullRequest::on_demand(origin, Some(name.clone()))
-        };
+        let scheme = Scheme::of(name.as_str()).filter(|scheme| *scheme != Scheme::Wcs);
+        let scheme = scheme.ok_or("Failed to get agent storage")?;
+        let uri = SourceUri::parse(name.as_str()).map_err(|_| scheme.malformed())?;
+        self.pulled(name, PullRequest::on_demand(uri, None)).await
+    }
+
+    /// The same for players whose names are no addresses: a stream that exists, or one that an origin of this edge has.
+    ///
+    /// # Errors
+    /// See [`Pulls::stream_for`].
+    pub async fn stream_named(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
+        if let Some(stream) = self.hub.streams().get(name) {
+            return Ok(stream.clone());
+        }
+        if name.as_str().contains("://") {
+            return Err("Stream not found");
+        }
+        let origin = self.origins.find(name).await.unwrap_or(Err("Stream not found"))?;
+        self.pulled(name, PullRequest::on_demand(origin, Some(name.clone()))).await
+    }
+
+    /// The stream of a pull that a player of `name` starts, or has joined.
+    async fn pulled(&self, name: &StreamName, request: PullRequest) -> Result<StreamHandle, &'static str> {
+        let find = |name: &StreamName| self.hub.streams().get(name).cloned().ok_or("Stream not found");
         match self.pull(request).await {
             // Another player was faster, or a pull has it under another name.
-            Ok(()) | Err(PullError::Publish(PublishError::NameTaken(_))) => find().ok_or("Stream not found"),
-            Err(PullError::AlreadyPulled { uri: _, stream }) => {
-                self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
-            }
+            Ok(()) | Err(PullError::Publish(PublishError::NameTaken(_))) => find(name),
+            Err(PullError::AlreadyPulled { uri: _, stream }) => find(&stream),
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
             Err(PullError::Barred(_)) => Err("Restricted access"),
             Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),

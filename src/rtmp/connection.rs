@@ -400,7 +400,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let asked = self.asking.begin(false, &wanted.name, &wanted.query, None);
         let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
-            Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
+            Ok(Wanted { id, name, .. }) => {
+                let playing = Playing::start(&self.tools, id, &name, &self.id);
+                patient((&mut self.reader, &mut self.early), stop, playing).await?
+            }
             Err(refusal) => Err(refusal),
         };
         match started {

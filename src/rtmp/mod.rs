@@ -67,22 +67,28 @@ pub use session::Session;
 pub use sound::Sounds;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Places};
 use crate::gate::Gate;
 use crate::hook::Hooks;
-use crate::hub::Hub;
+use crate::hub::{Hub, StreamHandle};
 use crate::media::{Catalog, Pipelines};
+use crate::name::StreamName;
 use connection::Connection;
 
 /// The application that RTMP clients belong to. Source: WCS.
 const APP_KEY: &str = "flashStreamingApp";
 /// WCS's word for RTMP.
 const PROVIDER: &str = "Flash";
+
+/// Finds the stream that a player asks for by its name, or has it fetched from an origin; `Err` is WCS's `info`.
+pub type FindStream = Arc<dyn Fn(StreamName) -> BoxFuture<'static, Result<StreamHandle, &'static str>> + Send + Sync>;
 
 /// What the server works with.
 #[derive(Clone)]
@@ -91,8 +97,10 @@ pub struct Tools {
     pub catalog: Catalog,
     /// The list of running pipelines.
     pub pipelines: Pipelines,
-    /// Where streams are.
+    /// Where streams are published.
     pub hub: Hub,
+    /// Where players find them.
+    pub find: FindStream,
     /// What publishing and playing ask for.
     pub gate: Gate,
     /// Who is asked whether clients may do what they want.

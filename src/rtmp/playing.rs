@@ -16,8 +16,8 @@ use crate::hub::{Figures, Phase, Player, StreamView, SubscribeError, Subscriber,
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
 use crate::name::{MediaSessionId, StreamName};
 
-/// Longest time a stream that has a publisher may take to its first media.
-const SOURCE: Duration = Duration::from_secs(10);
+/// Longest time a stream may take to its first media; one that is fetched from elsewhere has to be found first.
+const SOURCE: Duration = Duration::from_secs(30);
 /// How long the first frames of all tracks are gathered, so that they go out in the order of their times.
 const LINE_UP: Duration = Duration::from_millis(500);
 /// The same where there is only sound: the cache of it comes at once.
@@ -91,7 +91,8 @@ impl Playing {
         let failed = |reason: String| Refusal { code: "NetStream.Play.Failed", reason };
         let name = StreamName::new(name).map_err(|error| not_found(error.to_string()))?;
         let nobody = || not_found(format!("nobody publishes {name}"));
-        let handle = tools.hub.streams().get(&name).cloned().ok_or_else(nobody)?;
+        let found = (tools.find)(name.clone()).await;
+        let handle = found.map_err(|info| not_found(format!("nobody publishes {name} ({info})")))?;
         let player = Player {
             session: id.clone(),
             app_key: APP_KEY.into(),

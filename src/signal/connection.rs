@@ -167,7 +167,7 @@ pub(super) struct Connection {
     /// Set once the connection is established.
     pub(super) hook: Option<Arc<hook::Session>>,
     joining: Option<Joining>,
-    /// The other side is a weir: it is told where streams come from.
+    /// The other side is a weir: it is told where streams come from, and of every frame's own time.
     pub(super) weir: bool,
     pub(super) signal: Signal,
     pub(super) outbox: Outbox,

@@ -231,6 +231,7 @@ impl Opening {
             stream,
             subscription,
             offer: call.sdp.unwrap_or_default(),
+            server: self.teller.weir,
             stop: self.stop.clone(),
         };
         let playing = viewing.run(|| self.reason(), |news| self.teller.player(news));

@@ -151,6 +151,8 @@ pub struct Viewing {
     pub subscription: Subscription,
     /// The browser's offer.
     pub offer: String,
+    /// The viewer is another server.
+    pub server: bool,
     /// Ends it on the browser's side.
     pub stop: CancellationToken,
 }
@@ -189,7 +191,8 @@ impl Viewing {
             Ok(feed) => feed,
             Err(error) => return End::Failed(error.to_string()),
         };
-        let joined = self.plays.relay.join(&feed.stream, &self.offer, &JoinOptions::default());
+        let options = JoinOptions { one_clock: self.server, ..JoinOptions::default() };
+        let joined = self.plays.relay.join(&feed.stream, &self.offer, &options);
         let mut viewer = match joined {
             Ok(joined) => {
                 news(PlayNews::Answer(joined.answer));

@@ -47,5 +47,6 @@ mod tidy;
 mod tls;
 mod viewer;
 mod wcs;
+mod wcs_media;
 mod wcs_tls;
 mod web;

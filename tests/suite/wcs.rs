@@ -3,12 +3,12 @@
 use crate::page::Page;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crate::support::{Clip, Home, Publisher, SOON, Signal, Weir, dead_port, probe, run, wait, wait_until};
+use crate::support::{Clip, Home, Process, Publisher, SOON, Signal, Weir, dead_port, probe, run, wait, wait_until};
 use serde_json::{Value, json};
 
 fn ws(weir: &Weir) -> String {
@@ -212,6 +212,28 @@ fn a_loop_is_refused() {
 }
 
 #[test]
+fn a_loop_over_three_is_refused() {
+    let homes = [Home::new(), Home::new(), Home::new()];
+    let mut nodes = homes.each_ref().map(Home::start);
+    for node in &mut nodes {
+        node.tolerate("pull has no source");
+        node.tolerate("pull gave up");
+        node.tolerate("stream interrupted");
+    }
+    let [a, b, c] = &nodes;
+    // Each waits for the next one's stream, under a name of its own.
+    pull(a, b, "y", "x");
+    pull(b, c, "z", "y");
+    pull(c, a, "x", "z");
+    wait(&format!("one of the three to refuse the loop: {:#?}", [a, b, c].map(agents)), SOON, || {
+        [a, b, c].into_iter().flat_map(agents).find(|agent| {
+            let said = agent["lastError"].as_str().unwrap_or_default();
+            agent["status"] == "FAILED" && said.contains("a loop")
+        })
+    });
+}
+
+#[test]
 fn a_chain_of_three_starts_at_once() {
     let homes = [Home::new(), Home::new(), Home::new()];
     let [a, b, c] = homes.each_ref().map(Home::start);
@@ -258,6 +280,36 @@ fn an_edge_asks_its_origins() {
     drop(players);
     wait_until("the stream to be left", || edge.stream("cam").is_none() && agents(&edge).is_empty());
     assert_eq!(full.post("/rest-api/stream/find", &json!({"published": false})).status, 404);
+}
+
+#[test]
+fn an_edge_asks_its_origins_for_rtmp_players_too() {
+    let homes = [Home::new(), Home::new()];
+    let origin = homes[0].start();
+    let mut edge =
+        homes[1].setup().set(&format!("cdn_origins={}", ws(&origin))).set("wcs_activity_timer_timeout=1000").start();
+    edge.tolerate("an RTMP client");
+    let _publisher = Publisher::start(Clip::LONG, &origin.rtmp("cam"));
+    origin.wait_frames("cam", 10);
+    let play = |name: &str| {
+        let (uri, file) = (edge.rtmp(name), homes[1].path().join(format!("{name}.nut")));
+        let player = Process::start("ffmpeg", |command| {
+            command.args(["-v", "error", "-nostdin", "-i", &uri, "-t", "2", "-c", "copy", "-y"]).arg(&file);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        });
+        (player, file)
+    };
+    let mut players = [play("cam"), play("cam")];
+    let (mut lost, _) = play("nobody");
+    for (player, file) in &mut players {
+        assert!(player.ended(SOON).success());
+        let got = probe(file);
+        assert!(got.video.len() >= 40 && got.video[0].key && got.audio.len() > 40, "{} pictures", got.video.len());
+    }
+    assert!(!lost.ended(SOON).success());
+    edge.wait_log("nobody publishes nobody (CDN stream not found)");
+    wait_until("the stream to be left", || edge.stream("cam").is_none() && agents(&edge).is_empty());
+    assert_eq!(edge.log().iter().filter(|line| line.contains("stream started")).count(), 1, "one agent for both");
 }
 
 /// A server that is none: takes WebSockets, greets, and answers the offer with what the test makes of its session.

@@ -1,4 +1,5 @@
-//! Pulls over wss://: whose certificate is trusted, and whose is not. TLS is ended by a proxy of the test's.
+//! Pulls over wss://: whose certificate is trusted, and whose is not. TLS is ended by a proxy of the test's, and by
+//! weir itself.
 
 use crate::support::{Clip, Home, Publisher, SOON, TlsProxy, Weir, wait};
 use serde_json::{Value, json};
@@ -48,6 +49,24 @@ fn certificates_are_verified() {
         refused["lastError"].as_str().unwrap().contains("no TLS: its certificate is for another host name"),
         "{refused}"
     );
+}
+
+#[test]
+fn servers_speak_over_the_certificate_that_one_made_itself() {
+    let homes = [Home::new(), Home::new()];
+    let origin = homes[0].setup().set("wss.port=0").start();
+    let _publisher = Publisher::start(Clip::LONG, &origin.rtmp("cam"));
+    origin.wait_frames("cam", 5);
+    // What the origin shows is all the edge trusts.
+    let own = homes[0].path().join("data/tls/cert.crt");
+    let trusted = format!("wcs_agent_ca_file={}", own.display());
+    let edge = homes[1].setup().set("wcs_agent_ssl=true").set(&trusted).start();
+    let uri = format!("wss://localhost:{}", origin.port_of("wss.port"));
+    edge.done("/rest-api/pull/pull", &json!({"uri": uri, "remoteStreamName": "cam"}));
+    edge.wait_frames("cam", 25);
+    assert_eq!(edge.stream("cam").unwrap()["videoCodec"], "H264");
+    // The edge ends first: its pull would look for an origin that is gone.
+    edge.done("/rest-api/pull/terminate", &json!({"remoteStreamName": "cam"}));
 }
 
 #[test]

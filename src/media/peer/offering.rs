@@ -4,8 +4,6 @@
 //! chosen in its caps. The offer leaves with all candidates in it, and is polished: what webrtcbin 1.22 writes otherwise
 //! than the browsers' SDK is made like it, as servers are built for that.
 
-use std::sync::Arc;
-
 use super::*;
 
 /// The longest answer that is read, bytes. A server's has 2,000 to 6,000.
@@ -88,6 +86,7 @@ impl Peer {
         let offered = offered.ok_or_else(|| refused("nothing was offered"))?;
         let sdp = read_answer(answer, offered.sdp()).map_err(refused)?;
         let agreed = Agreed::read(&sdp).ok_or_else(|| refused("it has no SHA-256 fingerprint"))?;
+        self.one_clock.store(clock::is_one(&sdp), Relaxed);
         let bin = self.bin.clone();
         let answer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Answer, sdp);
         let set = blocking(&template, "setting the answer", move || {
@@ -112,7 +111,7 @@ impl Peer {
         let template = self.template();
         let offer = timeout(NEGOTIATION, described(&self.bin)).await;
         let offer = offer.map_err(|_| MediaError::Deadline { template: template.clone(), what: "making the offer" })?;
-        offer.map(|text| polished(&text)).map_err(|reason| unusable("offer", &reason))
+        offer.map(|text| with_repairs(&polished(&text))).map_err(|reason| unusable("offer", &reason))
     }
 }
 
@@ -226,6 +225,43 @@ fn polished(offer: &str) -> String {
     text
 }
 
+/// Payload types that are free for everybody (RFC 3551, 6).
+const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
+
+/// An offer with retransmission (RFC 4588) for every payload type that asks for lost packets: webrtcbin 1.22 offers it for
+/// the first of a track alone, and the answer may choose another.
+fn with_repairs(offer: &str) -> String {
+    let number = |text: &str| text.split(' ').next()?.parse::<u8>().ok();
+    let of = |start: &'static str| offer.lines().filter_map(move |line| line.strip_prefix(start));
+    let mut taken: Vec<u8> = of("a=rtpmap:").filter_map(number).collect();
+    let repaired: Vec<u8> = of("a=fmtp:").filter_map(|line| line.split_once(" apt=")?.1.parse().ok()).collect();
+    let asked = of("a=rtcp-fb:").filter_map(|line| line.strip_suffix(" nack")?.parse().ok());
+    let mut repairs = Vec::new();
+    for payload in asked.filter(|payload| !repaired.contains(payload)) {
+        let Some(free) = DYNAMIC.into_iter().find(|number| !taken.contains(number)) else { break };
+        taken.push(free);
+        repairs.push((free, payload));
+    }
+    let mut text = String::with_capacity(offer.len() + 64 * repairs.len());
+    let mut pictures = false;
+    for line in offer.lines() {
+        if line.starts_with("m=") {
+            pictures = line.starts_with("m=video ");
+        }
+        if pictures && line.starts_with("a=mid:") {
+            for (repair, payload) in &repairs {
+                text.push_str(&format!("a=rtpmap:{repair} rtx/90000\r\na=fmtp:{repair} apt={payload}\r\n"));
+            }
+        }
+        text.push_str(line);
+        if line.starts_with("m=video ") {
+            repairs.iter().for_each(|(repair, _)| text.push_str(&format!(" {repair}")));
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
 /// The answer of whoever serves browsers, for the tests of what is done with one.
 #[cfg(test)]
 fn answer(offer: &str) -> String {
@@ -257,13 +293,21 @@ mod tests {
     async fn the_offer_is_one_a_server_of_browsers_takes() {
         let (peer, offer) = offer().await;
         let media: Vec<&str> = offer.lines().filter(|line| line.starts_with("m=")).collect();
-        assert_eq!(media, ["m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8", "m=video 9 UDP/TLS/RTP/SAVPF 108 102 116 96 97"]);
+        assert_eq!(
+            media,
+            ["m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8", "m=video 9 UDP/TLS/RTP/SAVPF 108 102 116 96 97 98 99 100"]
+        );
         for line in [
             "a=rtpmap:111 opus/48000/2",
             "a=rtpmap:8 PCMA/8000",
             "a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
             "a=rtpmap:96 VP8/90000",
             "a=rtcp-fb:108 nack pli",
+            "a=fmtp:97 apt=108",
+            "a=rtpmap:98 rtx/90000",
+            "a=fmtp:98 apt=102",
+            "a=fmtp:99 apt=116",
+            "a=fmtp:100 apt=96",
             "a=setup:actpass",
         ] {
             assert!(offer.contains(&format!("{line}\r\n")), "{line}: {offer}");
@@ -272,6 +316,39 @@ mod tests {
         assert!(offer.contains("a=group:BUNDLE audio0 video1") && !offer.contains("bundle-only"), "{offer}");
         assert!(offer.contains("127.0.0.1") && offer.contains("typ host"), "candidates are in it: {offer}");
         peer.stop().await;
+    }
+
+    /// An answer that takes these payload types of the pictures.
+    fn choosing(offer: &str, payload: u8, repair: u8) -> String {
+        let mut text = answer(offer);
+        let all = text.lines().find(|line| line.starts_with("m=video")).unwrap().to_owned();
+        let (head, numbers) = all.split_at("m=video 9 UDP/TLS/RTP/SAVPF".len());
+        let about = |line: &str, number: &str| {
+            ["rtpmap", "fmtp", "rtcp-fb"].iter().any(|name| line.starts_with(&format!("a={name}:{number} ")))
+        };
+        let taken = [payload, repair].map(|number| number.to_string());
+        for number in numbers.split_whitespace().filter(|number| !taken.contains(&(*number).to_owned())) {
+            let others = text.lines().filter(|line| !about(line, number));
+            text = others.map(|line| format!("{line}\r\n")).collect();
+        }
+        text.replace(&all, &format!("{head} {payload} {repair}"))
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_is_repaired_in_every_payload_type() {
+        for (payload, repair) in [(108, 97), (102, 98), (116, 99), (96, 100)] {
+            let (mut peer, offer) = offer().await;
+            peer.take_answer(&choosing(&offer, payload, repair)).await.unwrap();
+            let bin = peer.bin.downcast_ref::<gst::Bin>().unwrap();
+            let receivers = bin.iterate_all_by_element_factory_name("rtprtxreceive");
+            let maps: Vec<String> = receivers
+                .into_iter()
+                .flatten()
+                .map(|receiver| receiver.property::<gst::Structure>("payload-type-map").to_string())
+                .collect();
+            assert!(maps.iter().any(|map| map.contains(&format!("{payload}=(uint){repair}"))), "{payload}: {maps:?}");
+            peer.stop().await;
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 //! webrtcbin has a sink pad for each branch of the template; the transceivers behind them are told what they send before
 //! the offer is made, as no frame has come yet that says it. Frames come once the connection stands.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use gstreamer_app::AppSrc;

@@ -11,8 +11,8 @@ use super::dialogue::{End, Way};
 use crate::gate::Action;
 use crate::media::{Agreed, Kind, Peer, PeerEvent, SourceEvent, Track};
 
-/// How long a second track may come after the first.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long a second track may come after the first: the server has agreed to send it.
+const SETTLE: Duration = Duration::from_secs(6);
 
 impl From<End> for Outcome {
     fn from(end: End) -> Self {

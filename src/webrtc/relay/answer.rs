@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::clock::CLOCK_LINES;
 use super::packet::{AudioCodec, Kind, Tracks, VIDEO_CLOCK_RATE, VideoCodec};
 use super::sdp::{ABS_SEND_TIME_URI, Codec, Media, MediaKind, Offer, SdpError, Setup, TWCC_URI};
 
@@ -22,6 +23,8 @@ pub(super) struct Plan {
     pub dtls_active: bool,
     /// How the viewer tells its bandwidth.
     pub feedback: Feedback,
+    /// All tracks' timestamps count from one zero, and the answer says so.
+    pub one_clock: bool,
 }
 
 /// How bandwidth is estimated, with the id of the header extension it needs.
@@ -102,6 +105,7 @@ pub(super) fn negotiate(offer: &Offer<'_>, tracks: &Tracks) -> Result<Plan, SdpE
             .ok_or(SdpError::Missing("a=fingerprint:sha-256"))?,
         dtls_active: own.setup.or(session.setup) == Some(Setup::Passive),
         feedback,
+        one_clock: false,
     })
 }
 
@@ -293,6 +297,9 @@ fn sent_lines(out: &mut String, plan: &Plan, sent: &Sent, local: &Local<'_>, can
         Feedback::Twcc(id) => push(out, format_args!("a=extmap:{id} {TWCC_URI}")),
         Feedback::Remb(id) if sent.kind == Kind::Video => push(out, format_args!("a=extmap:{id} {ABS_SEND_TIME_URI}")),
         Feedback::Remb(_) | Feedback::None => {}
+    }
+    if plan.one_clock {
+        CLOCK_LINES.iter().for_each(|line| push(out, format_args!("{line}")));
     }
     push(out, format_args!("a=sendonly"));
     push(out, format_args!("a=rtcp-mux"));

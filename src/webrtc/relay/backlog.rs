@@ -20,18 +20,20 @@ pub(super) struct Backlog {
     bytes_per_second: i64,
     credit: i64,
     last: Instant,
+    /// Every packet goes, even those before a newer keyframe.
+    whole: bool,
 }
 
 impl Backlog {
     /// No backlog.
     pub fn none(now: Instant) -> Self {
-        Backlog { packets: VecDeque::new(), bytes_per_second: 1, credit: 0, last: now }
+        Backlog { packets: VecDeque::new(), bytes_per_second: 1, credit: 0, last: now, whole: false }
     }
 
-    /// Starts over with these packets, to be sent at `bits_per_second` of payload.
-    pub fn start(packets: VecDeque<Arc<Packet>>, bits_per_second: u64, now: Instant) -> Self {
+    /// Starts over with these packets, to be sent at `bits_per_second` of payload; with `whole`, to the last of them.
+    pub fn start(packets: VecDeque<Arc<Packet>>, bits_per_second: u64, whole: bool, now: Instant) -> Self {
         let bytes_per_second = i64::try_from(bits_per_second / 8).unwrap_or(i64::MAX / 4).max(1);
-        Backlog { packets, bytes_per_second, credit: KICK, last: now }
+        Backlog { packets, bytes_per_second, credit: KICK, last: now, whole }
     }
 
     /// Whether packets are left.
@@ -39,10 +41,11 @@ impl Backlog {
         !self.packets.is_empty()
     }
 
-    /// Queues a live video packet behind the rest. A keyframe replaces the rest: nothing before it is needed.
+    /// Queues a live video packet behind the rest. A keyframe replaces the rest: to show the present, nothing before it is
+    /// needed.
     /// False when the viewer is too far behind to ever catch up; the backlog is then empty.
     pub fn follow(&mut self, packet: &Arc<Packet>) -> bool {
-        if packet.key || self.packets.len() >= MAX_PACKETS {
+        if (packet.key && !self.whole) || self.packets.len() >= MAX_PACKETS {
             self.packets.clear();
             if !packet.key {
                 return false;
@@ -145,7 +148,7 @@ mod tests {
     fn is_paced() {
         let start = Instant::now();
         let packets: VecDeque<_> = (0..100).map(|n| packet(n, n == 0, 1000)).collect();
-        let mut backlog = Backlog::start(packets, 8_000_000, start);
+        let mut backlog = Backlog::start(packets, 8_000_000, false, start);
         let mut sent = 0;
         while backlog.take(start).is_some() {
             sent += 1;
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn a_live_keyframe_replaces_the_rest() {
         let now = Instant::now();
-        let mut backlog = Backlog::start((0..10).map(|n| packet(n, n == 0, 10)).collect(), 1_000, now);
+        let mut backlog = Backlog::start((0..10).map(|n| packet(n, n == 0, 10)).collect(), 1_000, false, now);
         assert!(backlog.follow(&packet(10, false, 10)));
         assert!(backlog.follow(&packet(11, true, 10)));
         assert_eq!(backlog.take(now).unwrap().ts, 11);
@@ -173,9 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_one_goes_on_over_a_keyframe() {
+        let now = Instant::now();
+        let mut backlog = Backlog::start((0..3).map(|n| packet(n, n == 0, 10)).collect(), 1_000_000, true, now);
+        assert!(backlog.follow(&packet(3, true, 10)));
+        let sent: Vec<u32> = std::iter::from_fn(|| backlog.take(now)).map(|packet| packet.ts).collect();
+        assert_eq!(sent, [0, 1, 2, 3]);
+    }
+
+    #[test]
     fn one_that_never_catches_up_is_given_up() {
         let now = Instant::now();
-        let mut backlog = Backlog::start((0..MAX_PACKETS as u32).map(|n| packet(n, false, 1)).collect(), 1, now);
+        let mut backlog = Backlog::start((0..MAX_PACKETS as u32).map(|n| packet(n, false, 1)).collect(), 1, false, now);
         assert!(!backlog.follow(&packet(0, false, 1)));
         assert!(!backlog.is_active());
     }

@@ -102,6 +102,9 @@ pub struct JoinOptions {
     pub without_video: bool,
     /// Leave out the audio track.
     pub without_audio: bool,
+    /// The viewer is another server, which wants every frame's own time rather than an instant picture: see
+    /// [`super::clock`].
+    pub one_clock: bool,
 }
 
 /// A viewer that has joined.
@@ -199,7 +202,8 @@ impl Relay {
         let mut tracks = *stream.shared().tracks();
         tracks.video = tracks.video.filter(|_| !options.without_video);
         tracks.audio = tracks.audio.filter(|_| !options.without_audio);
-        let plan = negotiate(&Offer::parse(offer)?, &tracks)?;
+        let mut plan = negotiate(&Offer::parse(offer)?, &tracks)?;
+        plan.one_clock = options.one_clock;
         let now = Instant::now();
         let bitrate = stream.shared().bitrate();
         let mut prepared = prepare(&plan, &self.cert, &self.candidates, bitrate, now).ok_or(JoinError::Session)?;

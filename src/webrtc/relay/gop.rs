@@ -68,7 +68,7 @@ impl GopCache {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::super::packet::Kind;
     use super::*;
@@ -76,7 +76,16 @@ pub(super) mod tests {
     pub(in super::super) fn packet(ts: u32, key: bool, size: usize) -> Arc<Packet> {
         let now = Instant::now();
         let payload = vec![0u8; size].into();
-        Arc::new(Packet { kind: Kind::Video, payload, ts, marker: true, key, wallclock: now, arrival: now })
+        Arc::new(Packet {
+            kind: Kind::Video,
+            payload,
+            ts,
+            marker: true,
+            key,
+            time: Duration::ZERO,
+            wallclock: now,
+            arrival: now,
+        })
     }
 
     #[test]

@@ -33,6 +33,7 @@
 
 mod answer;
 mod backlog;
+mod clock;
 mod demux;
 mod entrance;
 mod feed;

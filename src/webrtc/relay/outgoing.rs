@@ -8,6 +8,7 @@ use str0m::media::{Mid, Pt};
 use str0m::rtp::{RtpWrite, Ssrc};
 
 use super::backlog::{Backlog, Edge, Labels};
+use super::clock::OneClock;
 use super::packet::{Kind, Packet};
 use super::stream::Start;
 
@@ -21,7 +22,8 @@ const RTX_RATIO: f32 = 0.25;
 /// How long a keyframe that a viewer asked for may take before the viewer is started at the last one instead: pulled
 /// sources cannot be asked, and the next keyframe may be ten seconds away.
 const KEYFRAME_PATIENCE: Duration = Duration::from_millis(700);
-/// Least time between two starts of a viewer: each repeats up to a whole group of pictures.
+/// Least time between two starts of a viewer after the first: each repeats up to a whole group of pictures. The first may
+/// have lost its first packets, which no receiver knows to ask for.
 const RESTART_INTERVAL: Duration = Duration::from_secs(3);
 
 /// One track of one viewer.
@@ -29,6 +31,8 @@ const RESTART_INTERVAL: Duration = Duration::from_secs(3);
 pub(super) struct Track {
     pub mid: Mid,
     pub pt: Pt,
+    /// RTP clock rate, Hz.
+    pub rate: u32,
     pub ssrc: Ssrc,
     pub rtx: Option<Ssrc>,
     /// Number of the next packet. Starts under 2^15, so that a receiver that misses the first packets still counts
@@ -46,6 +50,8 @@ pub(super) struct Outgoing {
     backlog: Backlog,
     labels: Labels,
     edge: Option<Edge>,
+    /// Set: frames of the past keep their own times, and both tracks count from one zero.
+    clock: Option<OneClock>,
     /// Live packets before this number came with the start.
     next: u64,
     /// Whether the video the viewer has got can be decoded up to here.
@@ -60,12 +66,13 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub fn new(tracks: [Option<Track>; 2], now: Instant) -> Self {
+    pub fn new(tracks: [Option<Track>; 2], clock: Option<OneClock>, now: Instant) -> Self {
         Outgoing {
             tracks,
             backlog: Backlog::none(now),
             labels: Labels::default(),
             edge: None,
+            clock,
             next: 0,
             in_step: false,
             asked: None,
@@ -83,7 +90,7 @@ impl Outgoing {
         self.in_step = !start.packets.is_empty();
         if self.tracks[super::packet::index(Kind::Video)].is_some() && self.in_step {
             self.edge = start.edge;
-            self.backlog = Backlog::start(start.packets, bits_per_second, now);
+            self.backlog = Backlog::start(start.packets, bits_per_second, self.clock.is_some(), now);
             self.starts += 1;
         }
     }
@@ -122,15 +129,24 @@ impl Outgoing {
             self.in_step = self.backlog.follow(packet);
             return false;
         }
-        let label = self.labels.of(packet.ts, (packet.ts, packet.wallclock));
+        let label = self.label(packet, (packet.ts, packet.wallclock));
         self.write(rtc, packet, label)
+    }
+
+    /// The timestamp of a video packet that would like to have `wanted`. For a server it is the packet's own: what is sent
+    /// again has the one it had.
+    fn label(&mut self, packet: &Packet, wanted: (u32, Instant)) -> (u32, Instant) {
+        match self.clock {
+            Some(_) => (packet.ts, packet.wallclock),
+            None => self.labels.of(packet.ts, wanted),
+        }
     }
 
     /// Writes the next packet of the backlog. `None` when none may go now, else as [`Outgoing::live`].
     pub fn catch_up(&mut self, rtc: &mut Rtc, now: Instant) -> Option<bool> {
         let packet = self.backlog.take(now)?;
         let wanted = self.edge.map_or((packet.ts, packet.wallclock), |edge| edge.label(now));
-        let label = self.labels.of(packet.ts, wanted);
+        let label = self.label(&packet, wanted);
         Some(self.write(rtc, &packet, label))
     }
 
@@ -150,7 +166,8 @@ impl Outgoing {
     pub fn needs_restart(&self, now: Instant) -> bool {
         let over = |since: Instant, wait| now.saturating_duration_since(since) >= wait;
         let in_vain = self.asked.is_some_and(|asked| over(asked, KEYFRAME_PATIENCE));
-        in_vain && over(self.started, RESTART_INTERVAL) && !self.backlog.is_active()
+        let interval = if self.starts > 1 { RESTART_INTERVAL } else { KEYFRAME_PATIENCE };
+        in_vain && over(self.started, interval) && !self.backlog.is_active()
     }
 
     /// Hands a packet to str0m. True for the first of a track: the session must be drained before it, and again before
@@ -162,6 +179,9 @@ impl Outgoing {
         let mut api = rtc.direct_api();
         let first = !track.declared;
         if first {
+            if let Some(clock) = &mut self.clock {
+                track.offset = clock.ticks(packet.time, track.rate).wrapping_sub(ts);
+            }
             let tx = api.declare_stream_tx(track.ssrc, track.rtx, track.mid, None);
             // the stream's own rate is what there is to send; pacing it by the estimate would only queue it here
             tx.set_unpaced(true);

@@ -120,6 +120,8 @@ pub(super) struct Packet {
     pub marker: bool,
     /// True for the first packet of a random access point.
     pub key: bool,
+    /// Running time of the frame, the same zero for both tracks.
+    pub time: Duration,
     /// The instant the frame stands for, always in the past, the same clock for both tracks.
     pub wallclock: Instant,
     /// When the packet was pushed.

@@ -13,6 +13,7 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::answer::{self, Feedback, Local, Plan, Sent};
+use super::clock::OneClock;
 use super::outgoing::{Outgoing, Track};
 use super::packet::Kind;
 
@@ -53,6 +54,7 @@ pub(super) fn prepare(
     api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".to_owned(), bytes });
     api.start_dtls(plan.dtls_active).ok()?;
     let tracks = [Kind::Audio, Kind::Video].map(|kind| plan.sent(kind).map(|sent| track(&mut api, sent)));
+    let clock = plan.one_clock.then(OneClock::default);
     let numbers = |kind: Kind| {
         let track = tracks[super::packet::index(kind)].as_ref();
         track.map_or((0, 0), |track| (*track.ssrc, track.rtx.map_or(0, |rtx| *rtx)))
@@ -67,7 +69,7 @@ pub(super) fn prepare(
         ssrcs: [numbers(Kind::Audio), numbers(Kind::Video)],
     };
     let answer = answer::write(plan, &local);
-    Some(Prepared { outgoing: Outgoing::new(tracks, now), rtc, ufrag: creds.ufrag, answer })
+    Some(Prepared { outgoing: Outgoing::new(tracks, clock, now), rtc, ufrag: creds.ufrag, answer })
 }
 
 fn config(plan: &Plan, stream_bps: u64) -> RtcConfig {
@@ -125,7 +127,8 @@ fn track(api: &mut DirectApi<'_>, sent: &Sent) -> Track {
     });
     let seq = u64::from(*api.new_ssrc() & 0x7fff);
     let offset = *api.new_ssrc();
-    Track { mid, pt: sent.pt.into(), ssrc, rtx, seq, offset, declared: false }
+    let (_, rate, _) = codec(sent);
+    Track { mid, pt: sent.pt.into(), rate: rate.get(), ssrc, rtx, seq, offset, declared: false }
 }
 
 /// The certificate all sessions of a relay share. `None` when the crypto backend cannot make one.

@@ -262,6 +262,7 @@ impl Inner {
             ts: placed.ts,
             marker: packet.marker,
             key,
+            time: packet.time,
             wallclock: placed.wallclock,
             arrival,
         });

@@ -129,7 +129,7 @@ impl Track {
 }
 
 /// `time` in ticks of a clock of `rate` Hz, rounded down.
-fn ticks(time: Duration, rate: u32) -> u64 {
+pub(super) fn ticks(time: Duration, rate: u32) -> u64 {
     (time.as_nanos() * u128::from(rate) / 1_000_000_000) as u64
 }
 
