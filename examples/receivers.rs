@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends by panicking")]
 
-#[path = "../tests/viewer/mod.rs"]
+#[path = "../tests/suite/viewer/mod.rs"]
 mod viewer;
 
 use std::collections::BTreeSet;

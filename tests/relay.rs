@@ -1,16 +1,18 @@
-//! The relay with str0m viewers in process.
+//! The relay with str0m viewers in process; a program of its own, since threads and descriptors of the process are
+//! counted.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod viewer;
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use viewer::*;
 use weir::webrtc::relay::*;
+
+#[path = "suite/viewer/mod.rs"]
+mod viewer;
+use viewer::*;
 
 const S: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,43 @@
+//! The black-box tests: weir as a program, and what its users and sources do to it.
+//!
+//! One program, so that the suites link once and run side by side: a test must not assume that it is alone, and what it
+//! counts it counts of the processes it started. `cargo test --test suite rest::` runs one suite.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod access;
+mod cli;
+mod crash;
+mod deadlines;
+mod faults;
+mod film;
+mod hook_load;
+mod hooks;
+mod hostile;
+mod leaks;
+mod messages;
+mod packages;
+mod page;
+mod pipelines;
+mod record_browser;
+mod record_faults;
+mod record_formats;
+mod record_hook;
+mod record_rest;
+mod recording;
+mod rest;
+mod rtmp;
+mod rtmp_wire;
+mod rtsp;
+mod sender;
+mod settings;
+mod shutdown;
+mod signal;
+mod ssh;
+mod support;
+mod terminate;
+mod tidy;
+mod viewer;
+mod wcs;
+mod wcs_tls;
+mod web;
