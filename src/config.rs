@@ -14,6 +14,7 @@ mod browser;
 mod hooks;
 mod record;
 mod rtmp;
+mod rtsp;
 mod source;
 mod ssh;
 mod value;
@@ -24,6 +25,7 @@ pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
+pub use rtsp::Rtsp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
@@ -120,10 +122,8 @@ pub struct Pull {
     /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
     pub rtmp_idle_timeout: Option<Duration>,
-    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
-    pub rtsp_idle_timeout: Option<Duration>,
-    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
-    pub rtsp_interleaved: bool,
+    /// RTSP capture.
+    pub rtsp: Rtsp,
 }
 
 /// How a pull agent tries a lost source again.
@@ -207,9 +207,8 @@ impl Config {
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
-            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
-            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
+        settings.extend(pull.rtsp.settings());
         settings.extend(wcs.settings());
         settings.extend(hooks.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
@@ -298,16 +297,14 @@ impl Pull {
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
         let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
-        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
-        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
+        let rtsp = Rtsp::read(layers);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
             rtmp_idle_timeout: rtmp_idle_timeout?,
-            rtsp_idle_timeout: rtsp_idle_timeout?,
-            rtsp_interleaved: rtsp_interleaved?,
+            rtsp: rtsp?,
         })
     }
 }

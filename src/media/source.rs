@@ -14,6 +14,7 @@ use super::bus::{BusEvent, Failure};
 use super::fanout::Fanout;
 use super::pipeline::{MediaError, Parse, Pipeline, branch_body, parsed_branch};
 use super::pipelines::{Entry, Pipelines};
+use super::rtsp::{self, RtspTrust};
 use super::template::Launch;
 use super::track::{Kind, Track};
 use crate::name::StreamName;
@@ -41,6 +42,8 @@ pub enum SourceEvent {
     },
     /// There will be no more tracks.
     AllTracks,
+    /// The remote server sends its client to another address, where nothing was asked yet.
+    Redirected(String),
     /// The source has ended.
     Ended,
     /// The source has failed.
@@ -55,7 +58,8 @@ pub struct Source {
 
 impl Source {
     /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track. The
-    /// sound of an FLV stream that announces pictures is held back until they come, `pictures` at the longest.
+    /// sound of an FLV stream that announces pictures is held back until they come, `pictures` at the longest. `trust` is
+    /// for cameras that are called over TLS.
     ///
     /// # Errors
     /// See [`MediaError`]. A remote server that does not answer is no error here: it arrives as an event.
@@ -66,6 +70,7 @@ impl Source {
         fanout: &Fanout,
         accept: Accept,
         pictures: Option<Duration>,
+        trust: &RtspTrust,
     ) -> Result<Self, MediaError> {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
@@ -79,7 +84,7 @@ impl Source {
             place_latecomer(demux, pad);
             grafter.graft(pad);
         });
-        tell_of_description(&demux, events.clone());
+        rtsp::guard(&demux, trust, &events);
         if let Some(longest) = pictures {
             let news = events.clone();
             announced::hold_sound(&demux, longest, move || {
@@ -139,17 +144,6 @@ fn place_latecomer(demux: &gst::Element, pad: &gst::Pad) {
         place();
         gst::PadProbeReturn::Remove
     });
-}
-
-/// An RTSP source's SDP comes before its media.
-fn tell_of_description(demux: &gst::Element, events: UnboundedSender<SourceEvent>) {
-    if gst::glib::subclass::SignalId::lookup("on-sdp", demux.type_()).is_some() {
-        demux.connect("on-sdp", false, move |_| {
-            // The receiver goes with the source.
-            let _ = events.send(SourceEvent::Described);
-            None
-        });
-    }
 }
 
 /// Attaches branches as pads appear.

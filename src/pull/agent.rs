@@ -33,6 +33,8 @@ const ANNOUNCED: Duration = Duration::from_secs(12);
 const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
+/// How many redirects in a row are followed.
+const REDIRECTS: u32 = 5;
 /// How often a running source is looked at.
 pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
@@ -147,12 +149,14 @@ pub(super) struct Outcome {
     pub(super) cause: Cause,
     /// No further try can go better.
     pub(super) hopeless: bool,
+    /// Where the server sends its clients.
+    pub(super) redirect: Option<String>,
 }
 
 impl Outcome {
     pub(super) fn failed(reason: impl Into<String>) -> Self {
         let (flowed, cause) = (Duration::ZERO, Cause::Other);
-        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false }
+        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false, redirect: None }
     }
 }
 
@@ -250,28 +254,47 @@ impl Job {
         if self.request.uri.scheme() == Scheme::Wcs {
             return wcs::one_try(self).await;
         }
-        let mut source = match self.start().await {
+        let mut uri = self.request.uri.clone();
+        for _ in 0..=REDIRECTS {
+            let outcome = self.dial(&uri).await;
+            let Some(to) = &outcome.redirect else { return outcome };
+            uri = match uri.redirected(to) {
+                Ok(next) => next,
+                Err(reason) => return Outcome::failed(reason),
+            };
+            let (stream, session) = (self.publication.name(), self.publication.session());
+            tracing::info!(%stream, %session, "the source redirects to {uri}");
+        }
+        Outcome::failed(format!("it redirects more than {REDIRECTS} times, at last to {uri}"))
+    }
+
+    async fn dial(&self, uri: &SourceUri) -> Outcome {
+        let mut source = match self.start(uri).await {
             Ok(source) => source,
             Err(reason) => return Outcome::failed(reason),
         };
-        let outcome = self.follow(&mut source).await;
+        let mut outcome = self.follow(&mut source, uri).await;
         source.stop().await;
+        if *uri != self.request.uri {
+            outcome.reason = format!("{} (redirected to {uri})", outcome.reason);
+        }
         outcome
     }
 
-    async fn start(&self) -> Result<Source, String> {
-        let launch = self.tools.launch(&self.request.uri);
+    async fn start(&self, uri: &SourceUri) -> Result<Source, String> {
+        let launch = self.tools.launch(uri);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
         let rtmp = self.request.uri.scheme() == Scheme::Rtmp;
         let hold = (rtmp && self.request.has_video).then_some(PICTURES);
         let accept = self.tools.accept(&self.request);
-        let started = Source::start(pipelines, launch, name, self.publication.fanout(), accept, hold).await;
+        let (fanout, trust) = (self.publication.fanout(), &self.tools.rtsp_trust);
+        let started = Source::start(pipelines, launch, name, fanout, accept, hold, trust).await;
         started.map_err(|error| error.to_string())
     }
 
-    async fn follow(&self, source: &mut Source) -> Outcome {
-        let mut tracks = match self.find_tracks(source).await {
+    async fn follow(&self, source: &mut Source, uri: &SourceUri) -> Outcome {
+        let mut tracks = match self.find_tracks(source, uri).await {
             Ok(tracks) => tracks,
             Err(outcome) => return outcome,
         };
@@ -291,6 +314,7 @@ impl Job {
                 }
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
+                Ok(Some(SourceEvent::Redirected(_))) => break "the source sends its players elsewhere".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
                 Ok(Some(
                     SourceEvent::Described
@@ -317,7 +341,7 @@ impl Job {
     }
 
     /// Waits until the source's tracks are known: it says so, or no further one comes for [`SETTLE`].
-    async fn find_tracks(&self, source: &mut Source) -> Result<Vec<Track>, Outcome> {
+    async fn find_tracks(&self, source: &mut Source, uri: &SourceUri) -> Result<Vec<Track>, Outcome> {
         let mut tracks = Vec::new();
         let mut refused = Vec::new();
         let mut deadline = Instant::now() + self.tools.connect_timeout;
@@ -363,21 +387,15 @@ impl Job {
                     refused.push(reason);
                 }
                 Some(SourceEvent::AllTracks) => all = true,
-                Some(SourceEvent::Failed(failure)) => return Err(self.failed(&failure).await),
+                Some(SourceEvent::Failed(failure)) => return Err(failed(&failure, uri).await),
+                Some(SourceEvent::Redirected(to)) => {
+                    return Err(Outcome { redirect: Some(to), ..Outcome::failed("it redirects") });
+                }
                 Some(SourceEvent::Ended) | None => {
                     return Err(Outcome::failed("the source ended before it sent any media"));
                 }
             }
         }
-    }
-
-    async fn failed(&self, failure: &Failure) -> Outcome {
-        let unreachable = match failure.unexplained {
-            true => scheme::unreachable(&self.request.uri).await,
-            false => None,
-        };
-        let cause = if failure.not_found { Cause::NotFound } else { Cause::Other };
-        Outcome { cause, ..Outcome::failed(unreachable.unwrap_or_else(|| failure.to_string())) }
     }
 
     fn no_tracks(&self, source: &Source, answered: bool, refused: &[String]) -> Outcome {
@@ -399,4 +417,14 @@ impl Job {
             })
         }
     }
+}
+
+/// What a failure before any media says of the source.
+async fn failed(failure: &Failure, uri: &SourceUri) -> Outcome {
+    let unreachable = match failure.unexplained {
+        true => scheme::unreachable(uri).await,
+        false => None,
+    };
+    let cause = if failure.not_found { Cause::NotFound } else { Cause::Other };
+    Outcome { cause, ..Outcome::failed(unreachable.unwrap_or_else(|| failure.to_string())) }
 }

@@ -23,7 +23,7 @@ pub use agent::{AgentStatus, AgentView, Direction};
 pub use scheme::{RtspTransport, Rules};
 
 use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
-use crate::media::{Catalog, Pipelines};
+use crate::media::{Catalog, Pipelines, RtspTrust};
 use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
@@ -176,6 +176,8 @@ pub struct Tools {
     pub rtsp: Rules,
     /// How RTSP sources send.
     pub rtsp_transport: RtspTransport,
+    /// Whose certificates RTSP sources may show.
+    pub rtsp_trust: RtspTrust,
     /// What other WCS servers are called with.
     pub wcs: wcs::Tools,
 }
@@ -468,7 +470,7 @@ impl Supervisor {
             connection: request.uri.to_string(),
             provider: scheme.provider(),
             media_type: scheme.media_type(),
-            transport: self.tools.transport(scheme),
+            transport: self.tools.transport(&request.uri),
             record: record.then(|| self.tools.recorded(scheme)),
             by: format!("{} pull of {}", scheme.media_type(), request.uri),
         })

@@ -103,11 +103,16 @@ impl Tools {
     }
 
     /// What a source's media comes over.
-    pub(super) fn transport(&self, scheme: Scheme) -> &'static str {
-        match (scheme, self.rtsp_transport) {
+    pub(super) fn transport(&self, uri: &SourceUri) -> &'static str {
+        match (uri.scheme(), self.rtsp_transport(uri)) {
             (Scheme::Rtsp, RtspTransport::Udp) | (Scheme::Wcs, _) => "UDP",
             _ => "TCP",
         }
+    }
+
+    /// How an RTSP source sends: the media of one over TLS stays inside of it.
+    fn rtsp_transport(&self, uri: &SourceUri) -> RtspTransport {
+        if uri.is_secure() { RtspTransport::Interleaved } else { self.rtsp_transport }
     }
 
     /// Which tracks a recording of a source takes.
@@ -130,7 +135,7 @@ impl Tools {
                 tracks.into_iter().fold(filling.value("uri", &dialled), |filling, kind| filling.track(kind))
             }),
             Scheme::Rtsp => self.catalog.launch("pull-rtsp", |filling| {
-                let filling = filling.value("uri", &dialled).value("protocols", self.rtsp_transport.protocols());
+                let filling = filling.value("uri", &dialled).value("protocols", self.rtsp_transport(uri).protocols());
                 tracks.into_iter().fold(filling, |filling, kind| filling.track(kind))
             }),
             // Its peer dials no address: it is called over the WebSocket.

@@ -210,6 +210,7 @@ impl Publishing {
                         SourceEvent::Described
                         | SourceEvent::Answered
                         | SourceEvent::PicturesAwaited
+                        | SourceEvent::Redirected(_)
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::support::tls::Certificate;
 use crate::support::{Clip, Home, Publisher, SOON, Weir, wait};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Takes TLS for `localhost` on a port of its own and passes the rest on.
 struct Proxy {
@@ -22,17 +23,12 @@ struct Proxy {
 
 impl Proxy {
     fn start(home: &Home, to: u16) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let ca = home.path().join("ca.pem");
-        std::fs::write(&ca, issuer.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let Certificate { ca, chain, key } = Certificate::make(home);
+        let own = CertificateDer::from_pem_file(chain).unwrap();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let config = config.with_single_cert(vec![own.der().clone()], key).unwrap();
+        let config = config.with_single_cert(vec![own], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

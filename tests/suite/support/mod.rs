@@ -11,6 +11,7 @@ mod process;
 mod rest;
 mod server;
 mod source;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
