@@ -86,8 +86,9 @@ WORKDIR /var/lib/weir
 # Every template finds its elements in this image, and GStreamer's registry of plugins is written before the first start.
 RUN weir check
 VOLUME ["/var/lib/weir/records", "/var/lib/weir/data", "/etc/weir"]
-# REST and pages, browsers' signalling, RTMP, the command line over SSH, viewers' media; publishers' media
-EXPOSE 8081 8080 1935 2001 31001/udp 31002-32000/udp
+# REST and pages, browsers' signalling (each as it is and with TLS), RTMP, the command line over SSH, viewers' media;
+# publishers' media
+EXPOSE 8081 8444 8080 8443 1935 2001 31001/udp 31002-32000/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
     CMD ["weir", "health", "--data", "/var/lib/weir/data"]

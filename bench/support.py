@@ -274,7 +274,8 @@ class Weir:
 
     def __init__(self, stage, program, settings, log="weir.log", host="127.0.0.1"):
         self.data = Path(tempfile.mkdtemp(prefix="data.", dir=stage.folder))
-        ports = dict.fromkeys(("http.port", "ws.port", "webrtc.port", "rtmp.port", "ssh.port"), "0")
+        names = ("http.port", "https.port", "ws.port", "wss.port", "webrtc.port", "rtmp.port", "ssh.port")
+        ports = dict.fromkeys(names, "0")
         settings = {"ip_local": "127.0.0.1", **ports, "record_dir": self.data / "records", **settings}
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.process = stage.start([program, "serve", "--data", str(self.data), *words], log)

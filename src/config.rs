@@ -12,22 +12,27 @@
 mod aac;
 mod browser;
 mod hooks;
+mod limits;
 mod record;
+mod reference;
 mod rtmp;
 mod rtsp;
 mod source;
 mod ssh;
+mod tls;
 mod value;
 mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
 pub use hooks::{HookKey, Hooks, StreamKeepAlive};
+pub use limits::Limits;
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use rtsp::Rtsp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
+pub use tls::Tls;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 pub use wcs::Wcs;
 
@@ -48,6 +53,8 @@ pub struct Config {
     pub ip_local: IpAddr,
     /// The REST API.
     pub http: Http,
+    /// The listeners with TLS.
+    pub tls: Tls,
     /// The browsers' WebSocket.
     pub signal: Signal,
     /// WebRTC.
@@ -66,6 +73,8 @@ pub struct Config {
     pub wcs: Wcs,
     /// Calling hook servers.
     pub hooks: Hooks,
+    /// How much there may be at once.
+    pub limits: Limits,
     /// How long an orderly stop may take (`shutdown_timeout`).
     pub shutdown_timeout: Duration,
 }
@@ -170,16 +179,36 @@ impl Config {
         for set in sets {
             layers.argument(set);
         }
-        match Self::read(&mut layers) {
+        match Self::read(&mut layers, conf) {
             Some(config) if layers.problems.is_empty() => Ok(Loaded { config, unknown: layers.unknown }),
             _ => Err(Problems(layers.problems)),
         }
     }
 
+    /// Every setting with its default and its meaning, as a page in Markdown.
+    pub fn reference() -> String {
+        reference::page(DEFAULTS)
+    }
+
     /// The effective settings as (key, value), in the order of the settings file and in its notation, for display.
     /// Secrets are masked.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = self;
+        let Self {
+            ip_local,
+            http,
+            tls,
+            signal,
+            webrtc,
+            rtmp,
+            aac,
+            ssh,
+            record,
+            pull,
+            wcs,
+            hooks,
+            limits,
+            shutdown_timeout,
+        } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let path = |path: &Path| path.display().to_string();
         let mut settings = vec![
@@ -193,6 +222,7 @@ impl Config {
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
             ("web_root", http.web_root.as_deref().map(path).unwrap_or_default()),
         ];
+        settings.extend(tls.settings());
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
@@ -211,6 +241,7 @@ impl Config {
         settings.extend(pull.rtsp.settings());
         settings.extend(wcs.settings());
         settings.extend(hooks.settings());
+        settings.extend(limits.settings());
         settings.push(("shutdown_timeout", value::show_time(*shutdown_timeout)));
         for (key, value) in &mut settings {
             *value = mask(key, value).to_owned();
@@ -219,9 +250,10 @@ impl Config {
     }
 
     /// Reads every section before it gives up on one, so that all problems are found.
-    fn read(layers: &mut Layers) -> Option<Self> {
+    fn read(layers: &mut Layers, conf: Option<&Path>) -> Option<Self> {
         let ip_local = layers.get("ip_local", value::ip);
         let http = Http::read(layers);
+        let tls = Tls::read(layers, conf);
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
@@ -231,10 +263,12 @@ impl Config {
         let pull = Pull::read(layers);
         let wcs = Wcs::read(layers);
         let hooks = Hooks::read(layers);
+        let limits = Limits::read(layers);
         let shutdown_timeout = layers.get("shutdown_timeout", value::time);
         Some(Self {
             ip_local: ip_local?,
             http: http?,
+            tls: tls?,
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
@@ -244,6 +278,7 @@ impl Config {
             pull: pull?,
             wcs: wcs?,
             hooks: hooks?,
+            limits: limits?,
             shutdown_timeout: shutdown_timeout?,
         })
     }

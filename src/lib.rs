@@ -12,8 +12,8 @@
 //! - [`hook`] asks the servers of applications what may happen, and tells them what does.
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
-//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`store`] (what survives a restart) and
-//!   [`users`].
+//! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
+//!   [`admission`] (who is refused), [`store`] (what survives a restart) and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -26,6 +26,7 @@
 //! Commands go in through channels, state is read from snapshots, what happened is told once as an [`event::Event`].
 //! Leaving is dropping.
 
+pub mod admission;
 pub mod api;
 pub mod cli;
 pub mod config;
@@ -35,6 +36,7 @@ pub mod hub;
 mod listen;
 pub mod media;
 pub mod message;
+pub mod meter;
 pub mod name;
 pub mod picture;
 pub mod pull;
@@ -44,5 +46,6 @@ pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod store;
+mod tls;
 pub mod users;
 pub mod webrtc;

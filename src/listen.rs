@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Most connections at once; further ones wait in the system's queue.
-const CONNECTIONS: usize = 4096;
+/// Most connections at once, whatever the settings say; further ones wait in the system's queue.
+const CONNECTIONS: usize = 1 << 16;
 /// How long to wait when the system has no descriptor for a new connection.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(200);
 

@@ -53,6 +53,11 @@ enum Verb {
         #[arg(long, value_name = "DIR", env = "WEIR_PIPELINES")]
         pipelines: Option<PathBuf>,
     },
+    /// Prints a page for people or programs that is made from this program.
+    Print {
+        /// Which.
+        page: Page,
+    },
     /// Controls the server that runs with this data directory: the command line of WCS.
     Ctl(Ctl),
     /// Asks the server that runs with this data directory whether it lives.
@@ -64,6 +69,14 @@ enum Verb {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
         ip: IpAddr,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Page {
+    /// Every setting, in Markdown.
+    Settings,
+    /// What REST takes and gives, as OpenAPI 3.1.
+    Openapi,
 }
 
 #[derive(Args)]
@@ -111,6 +124,7 @@ fn main() -> ExitCode {
         Verb::Serve(options) => serve(&options),
         Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
         Verb::Check { pipelines } => check(pipelines.as_deref()),
+        Verb::Print { page } => print(page),
         Verb::Health { data, ip } => health(&data, ip),
         Verb::Ctl(options) => return control(&options),
     };
@@ -131,6 +145,9 @@ fn serve(options: &Serve) -> Result<()> {
     let loaded = Config::load(options.conf.as_deref(), environment, &options.set)?;
     if !loaded.unknown.is_empty() {
         tracing::warn!("settings that weir does not know have no effect: {}", loaded.unknown.join(", "));
+    }
+    if let Some(descriptors) = weir::admission::raise_descriptors() {
+        tracing::debug!("up to {descriptors} descriptors may be open");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
@@ -211,6 +228,15 @@ fn check(overrides: Option<&Path>) -> Result<()> {
     }
     if problems > 0 {
         bail!("{problems} of the launch templates cannot run here");
+    }
+    Ok(())
+}
+
+fn print(page: Page) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match page {
+        Page::Settings => out.write_all(Config::reference().as_bytes())?,
+        Page::Openapi => out.write_all(weir::api::openapi_document())?,
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The server as a whole: the only place that knows every part. It builds them in order and drains them in reverse.
 
-use std::collections::BTreeMap;
+mod listeners;
+
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,11 +10,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::api::{self, Access, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
@@ -24,6 +24,7 @@ use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
 use crate::media::{self, Catalog, PeerOptions, Pipelines, RtspTrust};
+use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
 use crate::pull::wcs::{Dial, Limits, Trust};
@@ -33,12 +34,14 @@ use crate::record::recover::Owned;
 use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
 use crate::retry::Backoff;
 use crate::rtmp;
-use crate::signal::{self, Signal};
+use crate::signal::Signal;
 use crate::store::Store;
 use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
 use crate::webrtc::relay::{Listen, Relay, RelayConfig};
+
+use listeners::Listeners;
 
 /// The file under the data directory that names the ports in use.
 pub const PORTS: &str = "ports.json";
@@ -50,9 +53,7 @@ const PROBES: u32 = 3;
 pub struct Server {
     config: Config,
     api: Api,
-    http: Listener,
-    ws: Listener,
-    rtmp: Listener,
+    listeners: Listeners,
     local: Local,
     ssh: Option<Listener>,
     relay: Arc<Relay>,
@@ -85,6 +86,8 @@ impl Server {
         let tasks = TaskTracker::new();
         let events = Events::default();
         tasks.spawn(event::log(events.read()));
+        let meter = Meter::default();
+        meter.follow(&events, &tasks);
         let data = directory(data, "--data")?;
         let place = data.clone();
         let store = tokio::task::spawn_blocking(move || Store::open(&place)).await??;
@@ -100,7 +103,8 @@ impl Server {
             (record::recover::own(&index, &found), index)
         };
         let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
-        let hub = Hub::start(events, &tasks);
+        let admission = Admission::new(config.limits.clone(), meter.clone());
+        let hub = Hub::start(events, admission.clone(), &tasks);
         let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
         let running = Pipelines::default();
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
@@ -109,17 +113,22 @@ impl Server {
                 catalog: catalog.clone(),
                 pipelines: running.clone(),
                 hub: hub.clone(),
+                admission: admission.clone(),
                 rules: Arc::new(rules(&config, records)),
                 index: index.clone(),
                 retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
             &tasks,
         );
-        let pulls = Pulls::start(pull_tools(&config, catalog.clone(), running.clone(), hub.clone())?, &tasks);
+        let pulls = Pulls::start(
+            pull_tools(&config, catalog.clone(), running.clone(), hub.clone(), admission.clone())?,
+            &tasks,
+        );
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
         let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
         let connections = Connections::default();
-        let encoders = rtmp_tools(&config, catalog.clone(), running.clone(), hub.clone(), hooks.clone(), &tasks);
+        let parts = (catalog.clone(), running.clone(), hub.clone(), hooks.clone(), admission.clone());
+        let encoders = rtmp_tools(&config, parts, &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
             applications,
@@ -143,8 +152,11 @@ impl Server {
             record: config.record.browsers,
             keep_alive: config.signal.keep_alive.clone(),
             connections: connections.clone(),
+            admission: admission.clone(),
             tasks: tasks.clone(),
         };
+        let ledger = api::Ledger::default();
+        ledger.follow(&hub, &tasks);
         let api = Api {
             hub,
             hooks: hooks.clone(),
@@ -155,6 +167,13 @@ impl Server {
             recorders: recorders.clone(),
             recordings: index,
             web_root: web_root(&config)?,
+            min_free_space: config.record.min_free_space,
+            media_ports: config.webrtc.ports,
+            admission,
+            peer: Ipv4Addr::UNSPECIFIED.into(),
+            refused: None,
+            meter,
+            ledger,
             ports: api::Ports::default(),
             access,
             cors: Arc::new(config.http.cors.clone()),
@@ -162,28 +181,14 @@ impl Server {
             closing: Arc::new(AtomicBool::new(false)),
             ending: CancellationToken::new(),
         };
-        let serve_api = api.clone();
-        let http = listen(&config, config.http.port, "http.port", move |stream, peer, stop| {
-            api::serve(serve_api.clone(), stream, peer, stop)
-        });
-        let http = http.await?;
-        let ws = listen(&config, config.signal.port, "ws.port", move |stream, peer, stop| {
-            signal::serve(signal.clone(), stream, peer, stop)
-        });
-        let ws = ws.await?;
-        let rtmp = listen(&config, config.rtmp.port, "rtmp.port", move |stream, peer, stop| {
-            rtmp::serve(encoders.clone(), stream, peer, stop)
-        });
-        let rtmp = rtmp.await?;
+        let listeners = Listeners::start(&config, &data, &tasks, (api.clone(), signal, encoders)).await?;
         let ssh = start_ssh(&config, &data, console.clone()).await?;
         let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
         let server = Self {
             config,
             api,
-            http,
-            ws,
-            rtmp,
+            listeners,
             local,
             ssh,
             relay,
@@ -201,21 +206,15 @@ impl Server {
 
     /// The address REST listens on.
     pub fn http(&self) -> SocketAddr {
-        self.http.address()
+        self.listeners.http()
     }
 
     /// Writes the ports in use, in one piece: a reader sees all or nothing.
     fn announce(&self) -> Result<()> {
         let viewers = self.relay.candidates().first().map_or(0, SocketAddr::port);
-        let ws = self.ws.address();
-        let rtmp = self.rtmp.address();
+        let mut ports = self.listeners.ports();
+        ports.insert("webrtc.port", viewers);
         let ssh = self.ssh.as_ref().map(Listener::address);
-        let mut ports = BTreeMap::from([
-            ("http.port", self.http().port()),
-            ("ws.port", ws.port()),
-            ("webrtc.port", viewers),
-            ("rtmp.port", rtmp.port()),
-        ]);
         ports.extend(ssh.map(|ssh| ("ssh.port", ssh.port())));
         self.api.ports.announce(ports.clone());
         let draft = self.ports.with_extension("json.tmp");
@@ -223,9 +222,8 @@ impl Server {
             .and_then(|()| std::fs::rename(&draft, &self.ports))
             .with_context(|| format!("cannot write {}", self.ports.display()))?;
         tracing::info!("weir {} with {}", env!("CARGO_PKG_VERSION"), media::version());
-        tracing::info!("listening: REST and pages on http://{} (http.port)", self.http());
-        tracing::info!("listening: browsers on ws://{ws} (ws.port), viewers' media on UDP {viewers} (webrtc.port)");
-        tracing::info!("listening: encoders and players on rtmp://{rtmp} (rtmp.port)");
+        self.listeners.announce();
+        tracing::info!("listening: viewers' media on UDP {viewers} (webrtc.port)");
         if let Some(ssh) = ssh {
             tracing::info!("listening: command line on ssh://{ssh} (ssh.port)");
         }
@@ -240,13 +238,13 @@ impl Server {
         self.api.close();
         let left = || until.saturating_duration_since(Instant::now());
         let mut complete = step("recordings are finished", self.recorders.finish(left())).await;
-        complete &= step("browsers are gone", self.ws.stop(left())).await;
+        complete &= step("browsers are gone", self.listeners.stop_ws(left())).await;
         complete &= step("pulls are stopped", within(left(), self.api.pulls.stop_all())).await;
         // After the pulls: one may have this server as its source.
-        complete &= step("RTMP clients are gone", self.rtmp.stop(left())).await;
+        complete &= step("RTMP clients are gone", self.listeners.stop_rtmp(left())).await;
         // After all that it tells of.
         complete &= step("hook servers are told", within(left(), self.hooks.finish())).await;
-        complete &= step("REST is closed", self.http.stop(left())).await;
+        complete &= step("REST is closed", self.listeners.stop_http(left())).await;
         let (local, ssh) = (self.local.stop(left()), async {
             match self.ssh {
                 Some(ssh) => ssh.stop(left()).await,
@@ -256,28 +254,13 @@ impl Server {
         complete &= step("the command line is closed", async { tokio::join!(local, ssh) == (true, true) }).await;
         // One that hangs is the operator's: its file is in place, and seen again by the next start.
         step("hook scripts have ended", self.scripts.finish(left())).await;
-        drop((self.api, self.recorders, self.scripts, self.hooks, self.ws, self.rtmp, self.http));
+        drop((self.api, self.recorders, self.scripts, self.hooks, self.listeners));
         self.tasks.close();
         complete &= step("all is ended", within(left(), self.tasks.wait())).await;
         // A file that names ports nobody listens on misleads; one that is gone already does not.
         let _ = std::fs::remove_file(&self.ports);
         complete
     }
-}
-
-/// Listens on a port of `ip_local`.
-async fn listen<F>(
-    config: &Config,
-    port: u16,
-    setting: &str,
-    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F + Send + Sync + 'static,
-) -> Result<Listener>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let address = SocketAddr::new(config.ip_local, port);
-    let listener = Listener::start(address, serve).await;
-    listener.with_context(|| format!("cannot listen on {address} ({setting})"))
 }
 
 async fn within(deadline: Duration, job: impl Future<Output = ()>) -> bool {
@@ -315,7 +298,9 @@ async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Opt
     let data = data.to_owned();
     let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console)).await??;
     let serve = move |stream, peer, stop| ssh::serve(ssh.clone(), stream, peer, stop);
-    listen(config, port, "ssh.port", serve).await.map(Some)
+    let address = SocketAddr::new(config.ip_local, port);
+    let listener = Listener::start(address, serve).await;
+    listener.with_context(|| format!("cannot listen on {address} (ssh.port)")).map(Some)
 }
 
 /// The users there are. The password of a new installation is told here, and nowhere else.
@@ -369,7 +354,13 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     }
 }
 
-fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub) -> Result<pull::Tools> {
+fn pull_tools(
+    config: &Config,
+    catalog: Catalog,
+    pipelines: Pipelines,
+    hub: Hub,
+    admission: Admission,
+) -> Result<pull::Tools> {
     let pull = &config.pull;
     let policy = match &pull.rtmp_agent_sdp {
         None => SourcePolicy::default(),
@@ -383,6 +374,7 @@ fn pull_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: Hub)
         catalog,
         pipelines,
         hub,
+        admission,
         policy: Arc::new(policy),
         connect_timeout: pull.connect_timeout,
         stall_timeout: pull.stall_timeout,
@@ -485,10 +477,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 
 fn rtmp_tools(
     config: &Config,
-    catalog: Catalog,
-    pipelines: Pipelines,
-    hub: Hub,
-    hooks: Hooks,
+    (catalog, pipelines, hub, hooks, admission): (Catalog, Pipelines, Hub, Hooks, Admission),
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
     let settings = &config.rtmp;
@@ -511,6 +500,7 @@ fn rtmp_tools(
         },
         handshake_timeout: settings.handshake_timeout,
         idle_timeout: settings.idle_timeout,
-        places: Arc::new(Semaphore::new(number(settings.max_connections).min(Semaphore::MAX_PERMITS))),
+        places: admission.rtmp(settings.max_connections),
+        admission,
     }
 }

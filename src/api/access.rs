@@ -1,7 +1,7 @@
 //! Who may call: everybody, or the users of the command line and whoever has the token (`disable_rest_auth`,
 //! `rest_api_token`; wcs.md 1.1).
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl Access {
     ///
     /// # Errors
     /// 401 without credentials and, after a while, for wrong ones; 429 while too many are tried.
-    pub async fn check(&self, request: &Request, peer: SocketAddr) -> Result<(), ApiError> {
+    pub async fn check(&self, request: &Request, peer: IpAddr) -> Result<(), ApiError> {
         match &self.0 {
             Some(door) if !request.path.starts_with("/health/") => door.check(request, peer).await,
             _ => Ok(()),
@@ -61,7 +61,7 @@ impl Access {
 }
 
 impl Door {
-    async fn check(&self, request: &Request, peer: SocketAddr) -> Result<(), ApiError> {
+    async fn check(&self, request: &Request, peer: IpAddr) -> Result<(), ApiError> {
         let given = request.header(header::AUTHORIZATION).and_then(credentials);
         let Some(given) = given else {
             let sentence = "log in with the name and password of a user, or with the token of rest_api_token";

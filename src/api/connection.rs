@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
 use super::request::Request;
 use super::routes::Answer;
@@ -12,16 +14,18 @@ use crate::event::epoch_ms;
 use crate::hub::ConnectionView;
 
 /// Every field that is present must fit.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ConnectionFilter")]
 struct Wanted {
     session_id: Option<String>,
     app_key: Option<String>,
     client_version: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Connection")]
 struct ConnectionBody<'a> {
     session_id: &'a str,
     app_key: &'a str,
@@ -29,6 +33,18 @@ struct ConnectionBody<'a> {
     origin: Option<&'a str>,
     remote_address: &'a str,
     create_date: u64,
+}
+
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    let path = |call: &str| format!("/rest-api/connection/{call}");
+    vec![
+        Call::list(path("find_all"), "The browsers that are connected.").gives::<Vec<ConnectionBody<'static>>>(),
+        Call::post(path("find"), "The connections that every given field fits.")
+            .takes::<Wanted>()
+            .gives::<Vec<ConnectionBody<'static>>>(),
+        Call::post(path("terminate"), "Closes the connections that every given field fits.").takes::<Wanted>(),
+    ]
 }
 
 /// `/connection/find_all`.

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::StatusCode;
 
+use crate::admission::Refused;
 use crate::event::epoch_ms;
 use crate::hub::PublishError;
 use crate::media::MediaError;
@@ -36,6 +38,16 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, sentence)
     }
 
+    /// 500: weir's own fault.
+    pub fn ours(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", sentence)
+    }
+
+    /// Whether there was no room for what was asked.
+    pub fn is_refusal(&self) -> bool {
+        ["LimitReached", "NoDescriptors"].contains(&self.code)
+    }
+
     /// 404 with a code.
     pub fn not_found(code: &'static str, sentence: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, sentence)
@@ -56,7 +68,8 @@ impl ApiError {
 }
 
 /// The error body of wcs.md 14.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub struct ErrorBody<'a> {
     exception: &'static str,
     reason: &'a str,
@@ -86,6 +99,7 @@ impl From<PullError> for ApiError {
             PullError::AlreadyPushed { .. } => Self::new(StatusCode::CONFLICT, "AlreadyPushed", error.to_string()),
             PullError::NoStream(_) => Self::not_found("StreamNotFound", error.to_string()),
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
+            PullError::Refused(refused) => refused.into(),
             PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
             PullError::Uri(error) => error.into(),
             PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
@@ -95,10 +109,22 @@ impl From<PullError> for ApiError {
     }
 }
 
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match refused.limit {
+            "rest_max_requests" => (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
+            "reserved_descriptors" => (StatusCode::SERVICE_UNAVAILABLE, "NoDescriptors"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "LimitReached"),
+        };
+        Self::new(status, code, refused.to_string())
+    }
+}
+
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::NameTaken(_) => Self::new(StatusCode::CONFLICT, "NameInUse", error.to_string()),
+            PublishError::Refused(refused) => refused.into(),
             PublishError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }
@@ -130,6 +156,7 @@ impl From<RecordError> for ApiError {
             RecordError::Failed(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "RecordingFailed", error.to_string())
             }
+            RecordError::Refused(refused) => refused.into(),
             RecordError::Closing => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", error.to_string()),
         }
     }

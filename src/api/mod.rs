@@ -3,10 +3,13 @@
 
 mod access;
 mod connection;
+mod contract;
 pub mod error;
 mod events;
 mod files;
+mod health;
 mod hooks;
+mod metrics;
 mod pages;
 mod pipelines;
 mod ports;
@@ -17,24 +20,30 @@ mod recordings;
 mod request;
 mod routes;
 mod serve;
+mod stat;
 mod stream;
 mod version;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Refused};
 use crate::config::Cors;
 use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::media::Pipelines;
+use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::Pulls;
 use crate::record::{Index, Recorders};
 
 pub use access::Access;
+pub use contract::openapi_document;
+pub use metrics::Ledger;
 pub use ports::Ports;
 pub use serve::serve;
 
@@ -59,6 +68,20 @@ pub struct Api {
     pub recordings: Index,
     /// The operator's folder of pages, absolute.
     pub web_root: Option<Arc<Path>>,
+    /// The free bytes that recordings leave; 0 for no limit.
+    pub min_free_space: u64,
+    /// First and last UDP port of publishers.
+    pub media_ports: (u16, u16),
+    /// Who is refused.
+    pub admission: Admission,
+    /// The client of this connection.
+    pub peer: IpAddr,
+    /// Why this connection gets nothing, if it is one too many.
+    pub refused: Option<Refused>,
+    /// What is counted as it happens.
+    pub meter: Meter,
+    /// Totals of what came in and went out.
+    pub ledger: Ledger,
     /// The ports in use.
     pub ports: Ports,
     /// Who may call.

@@ -32,12 +32,13 @@ macro_rules! files {
     ($($name:literal),* $(,)?) => { [$(($name, include_bytes!(concat!("../../web/", $name)) as &[u8])),*] };
 }
 
-const FILES: [(&str, &[u8]); 15] = files![
+const FILES: [(&str, &[u8]); 17] = files![
     "index.html",
     "two_way_streaming.html",
     "player.html",
     "stream_recording.html",
     "pipeline.html",
+    "api.html",
     "weir.css",
     "weir.js",
     "page.js",
@@ -47,6 +48,7 @@ const FILES: [(&str, &[u8]); 15] = files![
     "player.js",
     "stream_recording.js",
     "pipeline.js",
+    "api.js",
     "icon.svg",
 ];
 

@@ -1,9 +1,20 @@
 //! `/rest-api/pipelines`: every running pipeline with its launch line, what is negotiated inside, and its graph.
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
 use super::routes::Answer;
-use crate::media::graph;
+use crate::media::{PipelineDetails, PipelineView, graph};
+
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    vec![
+        Call::get("/rest-api/pipelines", "The running pipelines.").gives::<Vec<PipelineView>>(),
+        Call::get("/rest-api/pipelines/{id}", "A pipeline with what is negotiated inside.").gives::<PipelineDetails>(),
+        Call::get("/rest-api/pipelines/{id}/graph.dot", "Its graph in Graphviz's language.").text("text/vnd.graphviz"),
+        Call::get("/rest-api/pipelines/{id}/graph.svg", "Its graph as a picture.").text("image/svg+xml"),
+    ]
+}
 
 /// `/pipelines`.
 pub fn list(api: &Api) -> Result<Answer, ApiError> {

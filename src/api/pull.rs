@@ -1,11 +1,13 @@
 //! `/rest-api/pull/rtmp/*`, `/rest-api/rtsp/*` and `/rest-api/pull/*`. Source: wcs.md 1.5, 1.7 to 1.9, 14.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
-use super::request::{Request, flag};
+use super::request::{Request, flag, flag_schema};
 use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::name::StreamName;
@@ -28,8 +30,9 @@ fn starts(family: Family) -> &'static str {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Pull")]
 struct PullFields {
     uri: Option<String>,
     local_stream_name: Option<String>,
@@ -37,16 +40,20 @@ struct PullFields {
     to_stream: Option<String>,
     remote_stream_name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     record: Option<bool>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     has_audio: Option<bool>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     has_video: Option<bool>,
 }
 
 /// Every field that is present must fit.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "PullFilter")]
 struct Wanted {
     uri: Option<String>,
     #[serde(alias = "toStream")]
@@ -56,8 +63,9 @@ struct Wanted {
     status: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "PullAgent")]
 struct AgentBody {
     direction: Direction,
     local_media_session_id: String,
@@ -74,6 +82,26 @@ struct AgentBody {
     since: u64,
     attempts: u32,
     last_error: Option<String>,
+}
+
+/// The calls of the families, for the contract.
+pub fn calls() -> Vec<Call> {
+    let of = |place: &str, family: Family| {
+        let path = |call: &str| format!("/rest-api/{place}/{call}");
+        [
+            Call::post(path(starts(family)), "Pulls a stream from another server; its agent says how it goes.")
+                .takes::<PullFields>(),
+            Call::list(path("find_all"), "The pull agents.").gives::<Vec<AgentBody>>(),
+            Call::post(path("find"), "The pull agents that every given field fits.")
+                .takes::<Wanted>()
+                .gives::<Vec<AgentBody>>(),
+            Call::post(path("terminate"), "Ends the pull agents that every given field fits, and their streams.")
+                .takes::<Wanted>(),
+        ]
+    };
+    let push = Call::post(format!("/rest-api/pull/{PUSH}"), "Publishes a stream of ours on another server.");
+    let families = [of("pull/rtmp", Family::Rtmp), of("rtsp", Family::Rtsp), of("pull", Family::Pull)];
+    families.into_iter().flatten().chain([push.takes::<PullFields>()]).collect()
 }
 
 /// A call that the family [`has`].

@@ -1,10 +1,12 @@
 //! `/rest-api/recorder/*`, and the older `/stream/startRecording` and `/stream/stopRecording`. Source: wcs.md 1.10, 1.13,
 //! 6.9, 14.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
 use super::request::Request;
 use super::routes::Answer;
@@ -16,9 +18,10 @@ use crate::record::{self, Options, RecorderState, RecorderView};
 /// The longest template a caller may give, bytes: a file's name has 255.
 const LONGEST_TEMPLATE: usize = 4096;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Call {
+#[schemars(rename = "Recorded")]
+struct Wanted {
     media_session_id: Option<String>,
     #[serde(default)]
     config: Option<Config>,
@@ -26,16 +29,18 @@ struct Call {
     file_name: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecorderConfig")]
 struct Config {
     file_template: Option<String>,
     rotation: Option<Value>,
 }
 
 /// What `/recorder/find_all` shows of a recording: the documented fields, and ours behind them.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Recorder")]
 struct Body {
     /// As far as it is known: `{endTime}` stands in it as it is.
     file_name: Option<String>,
@@ -46,9 +51,22 @@ struct Body {
     reason: Option<String>,
 }
 
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    let start = "Records a stream from now on; one that is recorded already gets that recording finished first.";
+    let stop = "Ends a recording; answers when its last file is in place.";
+    vec![
+        Call::post("/rest-api/recorder/startup", start).takes::<Wanted>(),
+        Call::post("/rest-api/recorder/terminate", stop).takes::<Wanted>(),
+        Call::list("/rest-api/recorder/find_all", "The recordings that run.").gives::<Vec<Body>>(),
+        Call::post("/rest-api/stream/startRecording", start).takes::<Wanted>(),
+        Call::post("/rest-api/stream/stopRecording", stop).takes::<Wanted>(),
+    ]
+}
+
 /// `/recorder/startup`, `/stream/startRecording`.
 pub async fn start(api: &Api, request: &Request) -> Result<Answer, ApiError> {
-    let call: Call = request.fields()?;
+    let call: Wanted = request.fields()?;
     let session = call.session()?;
     api.recorders.record(&session, call.options()?).await?;
     Ok(Answer::Void)
@@ -56,7 +74,7 @@ pub async fn start(api: &Api, request: &Request) -> Result<Answer, ApiError> {
 
 /// `/recorder/terminate`, `/stream/stopRecording`: answers when the last file is in place.
 pub async fn stop(api: &Api, request: &Request) -> Result<Answer, ApiError> {
-    let call: Call = request.fields()?;
+    let call: Wanted = request.fields()?;
     api.recorders.end(&call.session()?).await?;
     Ok(Answer::Void)
 }
@@ -80,7 +98,7 @@ fn body(view: RecorderView) -> Body {
     Body { file_name, media_session_id, stream_name, state, reason }
 }
 
-impl Call {
+impl Wanted {
     fn session(&self) -> Result<MediaSessionId, ApiError> {
         let id = self.media_session_id.as_deref();
         let id = id.ok_or_else(|| ApiError::bad("FieldMissing", "the field mediaSessionId is missing"))?;
@@ -127,7 +145,7 @@ mod tests {
     use std::time::Duration;
 
     fn options(call: Value) -> Result<Options, &'static str> {
-        serde_json::from_value::<Call>(call).unwrap().options().map_err(|error| error.code)
+        serde_json::from_value::<Wanted>(call).unwrap().options().map_err(|error| error.code)
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::io;
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
 use super::files::plain;
 use super::routes::Answer;
@@ -15,8 +17,9 @@ use crate::record::name::finished;
 use crate::record::{Entry, Index};
 
 /// Where a file of the directory is in its life; its name says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordingState")]
 pub enum State {
     /// Complete, to be played and downloaded.
     Finished,
@@ -26,7 +29,7 @@ pub enum State {
     Broken,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Recording {
     name: String,
@@ -35,6 +38,14 @@ struct Recording {
     state: State,
     #[serde(flatten)]
     known: Entry,
+}
+
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    vec![
+        Call::get("/rest-api/recordings", "The files of record_dir.").gives::<Vec<Recording>>(),
+        Call::delete("/rest-api/recordings/{name}", "Deletes a file that nobody writes and no hook script waits for."),
+    ]
 }
 
 impl State {

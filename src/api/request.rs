@@ -6,6 +6,9 @@ use warp::http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::error::ApiError;
 
+/// How often a parameter of a query may be given.
+pub const MAX_VALUES: usize = 100;
+
 /// A call whose body has been read.
 pub struct Request {
     /// The HTTP method.
@@ -48,6 +51,31 @@ impl Request {
         self.query.split('&').any(|pair| pair.split('=').next() == Some(parameter))
     }
 
+    /// Whether it asks for WCS's page of statistics.
+    pub fn is_stat(&self) -> bool {
+        self.path.trim_end_matches('/').is_empty() && self.query.split('&').any(|pair| pair == "action=stat")
+    }
+
+    /// Whether it only asks how the server is.
+    pub fn watches(&self) -> bool {
+        self.is_stat() || ["/health/live", "/health/ready", "/metrics"].contains(&self.path.trim_end_matches('/'))
+    }
+
+    /// The values that the query gives a parameter, decoded, in their order.
+    ///
+    /// # Errors
+    /// 400 for more than [`MAX_VALUES`].
+    pub fn values(&self, parameter: &str) -> Result<Vec<String>, ApiError> {
+        let pairs = url::form_urlencoded::parse(self.query.as_bytes());
+        let values = pairs.filter(|(name, _)| name == parameter).map(|(_, value)| value.into_owned());
+        let values: Vec<String> = values.take(MAX_VALUES + 1).collect();
+        if values.len() > MAX_VALUES {
+            let sentence = format!("{parameter} may be given {MAX_VALUES} times at most");
+            return Err(ApiError::bad("TooManyValues", sentence));
+        }
+        Ok(values)
+    }
+
     /// Refuses methods the call does not have.
     ///
     /// # Errors
@@ -61,6 +89,11 @@ impl Request {
         let names = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(" or ");
         Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", format!("this call takes {names}")))
     }
+}
+
+/// What [`flag`] reads, for the contract.
+pub fn flag_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"enum": [true, false, "true", "false", null]})
 }
 
 /// A flag as callers write it: `true`, `"true"`. Absent and `null` are `None`.

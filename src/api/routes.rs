@@ -1,7 +1,7 @@
 //! Every call there is, on one screen.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -12,7 +12,10 @@ use warp::{Filter, Rejection, Reply};
 use super::access::CHALLENGE;
 use super::error::ApiError;
 use super::request::Request;
-use super::{Api, connection, events, files, hooks, pages, pipelines, ports, pull, recorder, recordings, stream};
+use super::{
+    Api, connection, contract, events, files, health, hooks, metrics, pages, pipelines, ports, pull, recorder,
+    recordings, stat, stream,
+};
 use crate::pull::Family;
 
 pub use warp::reply::Response;
@@ -33,12 +36,13 @@ impl Answer {
     /// An answer in JSON.
     pub fn json(value: &impl Serialize) -> Result<Self, ApiError> {
         let text = serde_json::to_vec(value);
-        let text =
-            text.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", error.to_string()))?;
+        let text = text.map_err(|error| ApiError::ours(error.to_string()))?;
         Ok(Self::Json(text.into()))
     }
 }
 
+/// The families of REST's calls.
+const FAMILIES: [&str; 8] = ["pull", "rtsp", "stream", "connection", "pipelines", "recordings", "events", "ports"];
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const DELETE: &[Method] = &[Method::DELETE];
@@ -52,7 +56,7 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
         ["rest-api", .., "terminate" | "snapshot"] => POST,
         ["rest-api", "stream", "startRecording" | "stopRecording"] | ["rest-api", "recorder", "startup"] => POST,
         ["rest-api", "recordings", _] => DELETE,
-        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "hooks", ..] => GET,
+        ["rest-api", "pipelines" | "events" | "recordings" | "ports" | "hooks" | "openapi.json", ..] => GET,
         ["health" | "client" | "client2", ..] | [] | [_] => GET,
         _ => BOTH,
     };
@@ -84,12 +88,16 @@ async fn route(api: &Api, request: &Request) -> Result<Answer, ApiError> {
             ["rest-api", "recordings", name] => recordings::delete(api, name).await,
             ["rest-api", "events"] => Ok(events::follow(api)),
             ["rest-api", "ports"] => ports::all(api),
+            ["rest-api", "openapi.json"] => contract::openapi(),
             ["rest-api", "hooks"] => hooks::counts(api),
             ["client", "records", name] => files::record(api, request, name).await,
             ["client2", ..] => files::operator(api, request).await,
+            [] if request.is_stat() => stat::page(api, request).await,
+            ["metrics"] => metrics::metrics(api, request).await,
             [] => pages::page(request, ""),
             [page] => pages::page(request, page),
-            ["health", "live"] => Answer::json(&serde_json::json!({"status": "UP"})),
+            ["health", "live"] => health::live(),
+            ["health", "ready"] => health::ready(api, request).await,
             _ => Err(no_such_call()),
         }
     };
@@ -105,8 +113,8 @@ fn known(segments: &[&str]) -> bool {
         ["rest-api", "stream", "snapshot" | "startRecording" | "stopRecording"] => true,
         ["rest-api", "recorder", call] => ["startup", "terminate", "find_all"].contains(call),
         ["rest-api", "stream" | "connection", call] => ["find_all", "find", "terminate"].contains(call),
-        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "hooks"] => true,
-        ["rest-api", "pipelines" | "recordings", _] | ["health", "live"] => true,
+        ["rest-api", "pipelines" | "recordings" | "events" | "ports" | "hooks" | "openapi.json"] => true,
+        ["rest-api", "pipelines" | "recordings", _] | ["health", "live" | "ready"] | ["metrics"] => true,
         ["client", "records", _] | ["client2", ..] | [] => true,
         [page] => pages::exists(page),
         ["rest-api", "pipelines", _, graph] => ["graph.dot", "graph.svg"].contains(graph),
@@ -119,7 +127,7 @@ fn no_such_call() -> ApiError {
 }
 
 /// The whole API as a filter that always answers.
-pub(super) fn all(api: Api, peer: SocketAddr) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+pub(super) fn all(api: Api) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let head = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
     let head = head.map(|method: Method, path: warp::path::FullPath, query: String, headers: HeaderMap| Request {
@@ -131,48 +139,78 @@ pub(super) fn all(api: Api, peer: SocketAddr) -> impl Filter<Extract = (Response
     });
     head.and(warp::body::stream()).then(move |request, body| {
         let api = api.clone();
-        async move { answer(&api, peer, request, body).await }
+        async move { answer(&api, request, body).await }
     })
 }
 
-async fn answer<B: Buf>(
-    api: &Api,
-    peer: SocketAddr,
-    mut request: Request,
-    body: impl Stream<Item = Result<B, warp::Error>>,
-) -> Response {
+async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item = Result<B, warp::Error>>) -> Response {
+    let began = Instant::now();
     let mut response = if request.method == Method::OPTIONS {
         empty()
     } else {
-        match handled(api, peer, &mut request, body).await {
+        match handled(api, &mut request, body).await {
             Ok(answer) => success(answer),
             Err(error) => failure(&error, &request.path),
         }
     };
+    api.meter.call(family(&request.path), response.status().as_u16(), began.elapsed());
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if response.status() == StatusCode::REQUEST_TIMEOUT {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     allow_origins(api, &mut response);
     // A recording or a name in JSON is never anything but what its type says.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
+/// What a call is counted under. The words are ours, whatever path a client asks for.
+fn family(path: &str) -> &'static str {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.next()) {
+        (Some("rest-api"), Some(second)) => {
+            FAMILIES.iter().find(|family| **family == second).copied().unwrap_or("other")
+        }
+        (Some("health"), _) => "health",
+        (Some("metrics"), _) => "metrics",
+        (Some("client" | "client2"), _) => "files",
+        _ => "pages",
+    }
+}
+
 async fn handled<B: Buf>(
     api: &Api,
-    peer: SocketAddr,
     request: &mut Request,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, ApiError> {
-    if api.closing.load(Ordering::Relaxed) {
+    // Who watches the server sees it to its end.
+    if api.closing.load(Ordering::Relaxed) && !request.watches() {
         let sentence = "the server is shutting down";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ShuttingDown", sentence));
     }
+    if !request.watches() {
+        if let Some(refused) = api.refused {
+            return Err(refused.into());
+        }
+        api.admission.request(api.peer)?;
+    }
     // Before anything of theirs is kept.
-    api.access.check(request, peer).await?;
-    request.body = collected(body, api.max_body).await?;
+    api.access.check(request, api.peer).await?;
+    let limit = api.admission.limits().body;
+    let Ok(body) = tokio::time::timeout(limit, collected(body, api)).await else {
+        api.meter.refused("rest_body_timeout");
+        let sentence = format!("a body has {} ms to come (rest_body_timeout)", limit.as_millis());
+        return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "BodyTooSlow", sentence));
+    };
+    request.body = body?;
     route(api, request).await
 }
 
-/// Reads a body that may have any length on the wire and at most `limit` bytes here.
-async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, limit: u64) -> Result<Bytes, ApiError> {
+/// Reads a body that may have any length on the wire and at most `rest_max_body` bytes here.
+async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, api: &Api) -> Result<Bytes, ApiError> {
+    let limit = api.max_body;
     let mut collected = BytesMut::new();
     let mut body = std::pin::pin!(body);
     while let Some(chunk) = body.next().await {
@@ -181,6 +219,7 @@ async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, lim
             let piece = chunk.chunk();
             if (collected.len() + piece.len()) as u64 > limit {
                 let sentence = format!("a body has at most {limit} bytes (rest_max_body)");
+                api.meter.refused("rest_max_body");
                 return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge", sentence));
             }
             collected.extend_from_slice(piece);
@@ -218,7 +257,8 @@ fn success(answer: Answer) -> Response {
 }
 
 fn failure(error: &ApiError, path: &str) -> Response {
-    if error.status.is_server_error() {
+    // Refusals are said once where they are made: a flood of them is no flood of the log.
+    if error.status.is_server_error() && !error.is_refusal() {
         tracing::warn!(path, code = error.code, "a call failed: {}", error.sentence);
     }
     let mut response = if ["/client", "/rest-api", "/health"].iter().any(|api| path.starts_with(api)) {

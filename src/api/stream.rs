@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::contract::Call;
 use super::error::ApiError;
-use super::request::{Request, flag};
+use super::request::{Request, flag, flag_schema};
 use super::routes::Answer;
 use crate::hub::{Figures, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle, StreamView};
 use crate::media::{Kind, Track};
@@ -20,8 +22,9 @@ use crate::name::{MediaSessionId, StreamName};
 const LEAVING: Duration = Duration::from_secs(20);
 
 /// Every field that is present must fit.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "StreamFilter")]
 struct Wanted {
     media_session_id: Option<String>,
     media_session_ids: Option<Vec<String>>,
@@ -29,11 +32,38 @@ struct Wanted {
     app_key: Option<String>,
     name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
+    #[schemars(schema_with = "flag_schema")]
     published: Option<bool>,
     status: Option<String>,
     /// What else to show: `metrics`.
     #[serde(default)]
     display: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SnapshotOf")]
+struct Of {
+    stream_name: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Snapshot {
+    /// PNG in BASE64.
+    data: String,
+}
+
+/// The calls of this family, for the contract.
+pub fn calls() -> Vec<Call> {
+    let path = |call: &str| format!("/rest-api/stream/{call}");
+    vec![
+        Call::list(path("find_all"), "Every media session: publishers and players.").gives::<Vec<Shown>>(),
+        Call::post(path("find"), "The media sessions that every given field fits.")
+            .takes::<Wanted>()
+            .gives::<Vec<Shown>>(),
+        Call::post(path("terminate"), "Ends the media sessions that every given field fits.").takes::<Wanted>(),
+        Call::post(path("snapshot"), "A picture of a stream.").takes::<Of>().gives::<Snapshot>(),
+    ]
 }
 
 /// `/stream/find_all`: every media session.
@@ -80,15 +110,10 @@ pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError>
 
 /// `/stream/snapshot`: a picture of a stream, PNG in BASE64.
 pub async fn snapshot(api: &Api, request: &Request) -> Result<Answer, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Of {
-        stream_name: Option<String>,
-    }
     let of: Of = request.fields()?;
     let name = of.stream_name.ok_or_else(|| ApiError::bad("FieldMissing", "the field streamName is missing"))?;
     let picture = api.pictures.take(&StreamName::new(&name)?).await?;
-    Answer::json(&json!({"data": BASE64.encode(&picture)}))
+    Answer::json(&Snapshot { data: BASE64.encode(&picture) })
 }
 
 fn none() -> ApiError {

@@ -16,6 +16,12 @@ const OTHERS: &[(&str, &str)] = &[
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
     ("web_root", "/srv/client2"),
+    ("https.port", "0"),
+    ("wss.port", ""),
+    ("rtmps.port", "0"),
+    ("tls_certificate_file", "/etc/cert.crt"),
+    ("tls_private_key_file", "/etc/private.key"),
+    ("tls_ca_bundle_file", "/etc/ca_bundle.crt"),
     ("ws.port", "0"),
     ("keep_alive.algorithm", "INTERNAL"),
     ("keep_alive.server_interval", "100"),
@@ -89,6 +95,18 @@ const OTHERS: &[(&str, &str)] = &[
     ("keep_alive_streaming_sessions_enabled", "true"),
     ("streaming_sessions_keep_alive_interval", "9"),
     ("streaming_sessions_keep_alive_app_keys", "a,b"),
+    ("max_streams", "0"),
+    ("max_viewers_per_stream", "1"),
+    ("max_pull_agents", "2"),
+    ("max_recordings", "3"),
+    ("ws_max_connections", "4"),
+    ("ws_max_sessions", "5"),
+    ("ws_max_message", "64K"),
+    ("rest_max_connections", "6"),
+    ("rest_max_requests", "7"),
+    ("rest_header_timeout", "8"),
+    ("rest_body_timeout", "9"),
+    ("reserved_descriptors", "10"),
     ("shutdown_timeout", "5"),
 ];
 
@@ -125,13 +143,30 @@ fn the_defaults() {
     let Loaded { config, unknown } = Config::load(None, [], &[]).unwrap();
     assert_eq!(unknown, [""; 0]);
     assert_eq!(config, Config::default());
-    let Config { ip_local, http, signal, webrtc, rtmp, aac, ssh, record, pull, wcs, hooks, shutdown_timeout } = config;
+    let Config {
+        ip_local,
+        http,
+        tls,
+        signal,
+        webrtc,
+        rtmp,
+        aac,
+        ssh,
+        record,
+        pull,
+        wcs,
+        hooks,
+        limits,
+        shutdown_timeout,
+    } = config;
     assert_eq!(ip_local.to_string(), "0.0.0.0");
     assert_eq!((http.port, http.max_body), (8081, 1024 * 1024));
     assert_eq!(http.cors.allow_origin.as_deref(), Some("*"));
     assert_eq!(http.cors.allow_headers.as_deref(), Some("content-type,x-requested-with"));
     assert_eq!(http.cors.allow_methods.as_deref(), Some("POST"));
     assert_eq!(http.web_root, None);
+    assert_eq!((tls.https, tls.wss, tls.rtmps), (Some(8444), Some(8443), None));
+    assert_eq!((tls.certificate, tls.key, tls.bundle, tls.folder), (None, None, None, None));
     assert_eq!((http.auth, http.api_token), (false, None));
     assert_eq!((signal.port, signal.keep_alive.probes), (8080, 10));
     assert_eq!((webrtc.ip, webrtc.ports, webrtc.viewers_port()), (None, (31001, 32000), 31001));
@@ -196,6 +231,23 @@ fn the_defaults() {
             },
         }
     );
+    assert_eq!(
+        limits,
+        Limits {
+            streams: 2000,
+            viewers: 5000,
+            agents: 2000,
+            recordings: 1000,
+            browsers: 4096,
+            sessions: 256,
+            message: 1 << 20,
+            calls: 1024,
+            requests: 1000,
+            headers: ms(30_000),
+            body: ms(30_000),
+            descriptors: 64,
+        }
+    );
     assert_eq!(shutdown_timeout, ms(10_000));
 }
 
@@ -256,7 +308,8 @@ fn a_file_of_wcs_works_as_it_is() {
     assert_eq!(config.record.rotation, Rotation::Size(10 * 1024 * 1024));
     assert_eq!(config.record.name_encoding, NameEncoding::Base64);
     assert_eq!(config.record.excluded_characters, ":.,/");
-    assert_eq!(unknown, ["codecs_exclude_sip", "wss.port"]);
+    assert_eq!((config.tls.wss, unknown), (Some(8443), vec!["codecs_exclude_sip".to_owned()]));
+    assert!(config.tls.folder.is_some());
 }
 
 #[test]

@@ -162,6 +162,14 @@ fn integer(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// Reads how many there may be of something; 0 is no limit.
+pub(super) fn count(text: &str) -> Parsed<u64> {
+    match integer(text) {
+        Some(count) if !text.is_empty() => Ok(count),
+        _ => expected("a number, 0 for no limit"),
+    }
+}
+
 /// Reads a size: bytes, or a number with a suffix of [`UNITS`] in either case.
 pub(super) fn size(text: &str) -> Parsed<u64> {
     let upper = text.to_ascii_uppercase();

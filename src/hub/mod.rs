@@ -34,6 +34,7 @@ pub use stream::{
 
 pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 
+use crate::admission::{self, Admission, Place};
 use crate::event::Events;
 use crate::name::StreamName;
 use vacant::Vacant;
@@ -64,6 +65,9 @@ pub enum PublishError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Closing,
+    /// There are as many as there may be.
+    #[error(transparent)]
+    Refused(#[from] admission::Refused),
 }
 
 enum Command {
@@ -77,14 +81,23 @@ enum Refused {
     Taken,
     /// The stream of that name waited for a publisher of another kind; it is ending now.
     Ending,
+    /// There are as many streams as there may be.
+    Full(admission::Refused),
 }
 
 impl Hub {
     /// Starts the registry's task in `tasks`. It ends with the last handle.
-    pub fn start(events: Events, tasks: &TaskTracker) -> Self {
+    pub fn start(events: Events, admission: Admission, tasks: &TaskTracker) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (view, streams) = watch::channel(Arc::new(Streams::new()));
-        let registry = Registry { events: events.clone(), view, tasks: tasks.clone(), vacant: BTreeMap::new() };
+        let registry = Registry {
+            events: events.clone(),
+            view,
+            places: BTreeMap::new(),
+            admission,
+            tasks: tasks.clone(),
+            vacant: BTreeMap::new(),
+        };
         tasks.spawn(registry.run(inbox));
         Self { commands, streams, events }
     }
@@ -103,6 +116,7 @@ impl Hub {
             match answer.await.map_err(|_| PublishError::Closing)? {
                 Ok(publication) => return Ok(publication),
                 Err(Refused::Taken) => return Err(PublishError::NameTaken(name)),
+                Err(Refused::Full(refused)) => return Err(refused.into()),
                 Err(Refused::Ending) => {
                     let free = |streams: &Arc<Streams>| !streams.contains_key(&name);
                     self.watch().wait_for(free).await.map_err(|_| PublishError::Closing)?;
@@ -141,6 +155,9 @@ impl Hub {
 struct Registry {
     events: Events,
     view: watch::Sender<Arc<Streams>>,
+    /// What each stream takes of those there may be.
+    places: BTreeMap<StreamName, Place>,
+    admission: Admission,
     tasks: TaskTracker,
     /// Streams that wait for their publisher.
     vacant: BTreeMap<StreamName, Vacant>,
@@ -188,7 +205,9 @@ impl Registry {
             publication.take_over(publisher);
             return Ok(publication);
         }
-        let (handle, publication) = stream::start(publisher, self.events.clone(), gone.clone(), &self.tasks);
+        self.places.insert(name.clone(), self.admission.stream().map_err(Refused::Full)?);
+        let viewers = self.admission.viewers();
+        let (handle, publication) = stream::start(publisher, self.events.clone(), gone.clone(), viewers, &self.tasks);
         self.change(|streams| {
             streams.insert(name, handle);
         });
@@ -205,6 +224,7 @@ impl Registry {
 
     fn forget(&mut self, gone: stream::Gone) {
         self.vacant.remove(&gone.name);
+        self.places.remove(&gone.name);
         self.change(|streams| {
             streams.remove(&gone.name);
         });

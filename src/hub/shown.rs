@@ -1,5 +1,6 @@
 //! A media session as WCS shows it, over REST and in hooks: the `Stream` object of wcs.md 1.4. Pure.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -8,8 +9,9 @@ use crate::event::epoch_ms;
 use crate::media::{Kind, Track};
 
 /// The `Stream` object. A field with nothing behind it has the value WCS shows in that case.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Stream")]
 pub struct Shown {
     /// The application.
     pub app_key: String,
@@ -55,7 +57,7 @@ pub struct Shown {
     pub metrics: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Muted {
     muted: bool,
 }

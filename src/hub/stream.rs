@@ -14,6 +14,7 @@ use super::phase::{Phase, Step};
 use super::shown::Shown;
 use super::termination::Termination;
 use super::view::{Publisher, Role, SessionView, StreamSignal, StreamView, Subscriber};
+use crate::admission::{Place, Places, Refused};
 use crate::event::{Event, Events};
 use crate::media::{Fanout, Kind, Track};
 use crate::name::{MediaSessionId, StreamName};
@@ -40,6 +41,7 @@ pub struct StreamHandle {
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
     doubts: doubt::Asked,
+    viewers: Places,
 }
 
 /// The right to feed a stream. Dropped: the publisher has left.
@@ -71,6 +73,7 @@ pub struct Subscription {
     commands: mpsc::UnboundedSender<Command>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
+    _place: Option<Place>,
 }
 
 /// Why a stream cannot be subscribed.
@@ -79,6 +82,9 @@ pub enum SubscribeError {
     /// It has ended meanwhile.
     #[error("the stream has ended")]
     Gone,
+    /// It has as many players as it may have.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 pub(super) enum Command {
@@ -109,6 +115,7 @@ pub(super) fn start(
     publisher: Publisher,
     events: Events,
     gone: mpsc::UnboundedSender<Gone>,
+    viewers: Places,
     tasks: &TaskTracker,
 ) -> (StreamHandle, Publication) {
     let (commands, inbox) = mpsc::unbounded_channel();
@@ -123,7 +130,8 @@ pub(super) fn start(
     });
     let signals = broadcast::Sender::new(SIGNALS);
     let (doubts, heard) = doubt::channel();
-    let handle = StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone(), doubts };
+    let handle =
+        StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone(), doubts, viewers };
     let publication = Publication {
         name: publisher.name.clone(),
         session: publisher.session.clone(),
@@ -391,17 +399,17 @@ impl StreamHandle {
     /// Takes a place.
     ///
     /// # Errors
-    /// [`SubscribeError::Gone`].
+    /// See [`SubscribeError`].
     pub fn subscribe(&self, subscriber: Subscriber) -> Result<Subscription, SubscribeError> {
-        let id = match &subscriber {
-            Subscriber::Player(player) => player.session.clone(),
-            Subscriber::Recorder => MediaSessionId::random(),
+        let (id, place) = match &subscriber {
+            Subscriber::Player(player) => (player.session.clone(), Some(self.viewers.take()?)),
+            Subscriber::Recorder => (MediaSessionId::random(), None),
         };
         let terminated = Termination::default();
         let asked = self.commands.send(Command::Subscribe(id.clone(), subscriber, terminated.clone()));
         asked.map_err(|_| SubscribeError::Gone)?;
         let (commands, view, fanout) = (self.commands.clone(), self.view.clone(), self.fanout.clone());
-        Ok(Subscription { id, terminated, commands, view, fanout })
+        Ok(Subscription { id, terminated, commands, view, fanout, _place: place })
     }
 
     /// Asks one of its sessions to leave; `reason` is what it is told: [`STOPPED_BY_REST`],

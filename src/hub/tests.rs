@@ -22,7 +22,7 @@ fn publisher(provider: &'static str) -> Publisher {
 }
 
 fn hub() -> Hub {
-    Hub::start(Events::default(), &TaskTracker::new())
+    Hub::start(Events::default(), crate::admission::Admission::default(), &TaskTracker::new())
 }
 
 /// A stream that has had media and waits for its publisher; who takes it meanwhile.

@@ -8,6 +8,7 @@ mod announced;
 mod bindings;
 mod bus;
 mod catalog;
+mod defects;
 mod encoded;
 mod fanout;
 mod flv_clock;
@@ -32,6 +33,7 @@ mod track;
 
 pub use bus::{BusEvent, Failure};
 pub use catalog::{Catalog, CatalogError, Verdict};
+pub use defects::{Defect, defects};
 pub use encoded::{Format, Input, Output};
 pub use fanout::{Fanout, ORIGIN, TrackFigures};
 pub use ingest::Ingest;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::graph;
@@ -36,7 +37,7 @@ pub(super) struct Entry {
 }
 
 /// A pipeline as the list shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PipelineView {
     /// Its id: the template's name and a number.
     pub id: String,
@@ -55,7 +56,7 @@ pub struct PipelineView {
 }
 
 /// A pipeline with what is negotiated inside.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PipelineDetails {
     /// What the list shows.
     #[serde(flatten)]
@@ -65,7 +66,7 @@ pub struct PipelineDetails {
 }
 
 /// An element of a pipeline.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ElementView {
     /// Its name.
     pub name: String,

@@ -22,12 +22,15 @@ pub use address::{Scheme, SourceUri, UriError};
 pub use agent::{AgentStatus, AgentView, Direction};
 pub use scheme::{RtspTransport, Rules};
 
+use crate::admission::{Admission, Place, Refused};
 use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
 use crate::media::{Catalog, Pipelines, RtspTrust};
 use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
 
+/// What a player is told whose source is one too many.
+const NO_ROOM: &str = "The server has no room for more";
 /// How many commands may wait for the supervisor.
 const QUEUE: usize = 256;
 
@@ -145,6 +148,9 @@ pub enum PullError {
     /// The URI cannot be a stream name.
     #[error("the local stream name: {0}")]
     Name(#[from] NameError),
+    /// There are as many as there may be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The family pulls addresses of another scheme.
     #[error("{0} is not for this call: {1}")]
     OtherFamily(String, &'static str),
@@ -162,6 +168,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are published.
     pub hub: Hub,
+    /// Who is refused.
+    pub admission: Admission,
     /// What a pulled RTMP stream may bring.
     pub policy: Arc<SourcePolicy>,
     /// Longest time from dialling to the server's answer.
@@ -275,6 +283,7 @@ impl Pulls {
                 self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
+            Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
             Err(_) => Err("Bad URI"),
         }
     }
@@ -408,6 +417,7 @@ impl Supervisor {
     }
 
     async fn start(&self, request: PullRequest) -> Result<(), PullError> {
+        let place = self.tools.admission.agent()?;
         let session = MediaSessionId::random();
         let publisher = self.publisher(&request, session.clone())?;
         let publication = self.tools.hub.publish(publisher).await?;
@@ -415,7 +425,7 @@ impl Supervisor {
         let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
         let (job, view) = agent::new(request.clone(), publication, self.tools.clone(), ends);
         let PullRequest { uri, remote_name, family, .. } = request;
-        self.run_agent(Agent { uri, remote_name, family, view, stop }, session, job.run());
+        self.run_agent(Agent { uri, remote_name, family, view, stop }, session, job.run(), place);
         Ok(())
     }
 
@@ -430,13 +440,14 @@ impl Supervisor {
         if !self.tools.hub.streams().contains_key(&request.local_name) {
             return Err(PullError::NoStream(request.local_name));
         }
+        let place = self.tools.admission.agent()?;
         let session = MediaSessionId::random();
         let stop = CancellationToken::new();
         let ends = agent::Ends { stop: stop.clone(), closing: self.closing.clone() };
         let (job, view) = wcs::Push::new(request.clone(), session.clone(), self.tools.clone(), ends);
         let PushRequest { uri, remote_name, .. } = request;
         let agent = Agent { uri, remote_name: Some(remote_name), family: Family::Pull, view, stop };
-        self.run_agent(agent, session, job.run());
+        self.run_agent(agent, session, job.run(), place);
         Ok(())
     }
 
@@ -446,11 +457,13 @@ impl Supervisor {
         agent: Agent,
         session: MediaSessionId,
         run: impl Future<Output = watch::Sender<AgentView>> + Send + 'static,
+        place: Place,
     ) {
         self.list.send_modify(|agents| Arc::make_mut(agents).push(agent));
         let goners = self.goners.clone();
         self.tasks.spawn(async move {
             let view = run.await;
+            drop(place);
             // A supervisor that is gone has no list.
             let _ = goners.send(Ended { session, _view: view });
         });

@@ -78,7 +78,7 @@ pub(super) fn commit(file: &Path, name: &str) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// The system's.
-pub(super) fn free_space(dir: &Path) -> io::Result<u64> {
+pub fn free_space(dir: &Path) -> io::Result<u64> {
     let figures = statvfs(dir)?;
     Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
 }

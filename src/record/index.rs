@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -24,8 +25,9 @@ const FOLDER: &str = ".weir";
 const LONGEST: u64 = 256 << 10;
 
 /// What is known of a recorded file. Times are epoch milliseconds, lengths milliseconds.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "RecordingFacts")]
 pub struct Entry {
     /// The stream's name, secrets masked.
     pub stream: Option<String>,
@@ -51,6 +53,7 @@ pub struct Entry {
     pub hook: HookState,
     /// How it is to be named, while it is being written.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
     pub(super) writing: Option<Writing>,
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Writing {
 }
 
 /// Where a file's hook script is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum HookState {
     /// There is none for this file.

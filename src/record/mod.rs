@@ -24,9 +24,11 @@ mod supervisor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::admission::Admission;
 use crate::config::{RecordFormats, Rotation, WebmAudio};
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
+pub use files::free_space;
 use name::NameRules;
 
 pub use index::{Entry, HookState, Index};
@@ -47,6 +49,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// Who is refused.
+    pub admission: Admission,
     /// The rules of a recording that nobody gave others for.
     pub rules: Arc<Rules>,
     /// What is known of the files.

@@ -3,7 +3,7 @@
 //! It waits for nobody: a recorder that follows another one waits for that one's end itself.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use super::recorder::{Recorder, RecorderState, RecorderView, ended};
 use super::{Options, Tools};
+use crate::admission::{Place, Refused};
+use crate::event::Event;
 use crate::hub::{Phase, Recorded, SessionView, StreamHandle, StreamView};
 use crate::name::MediaSessionId;
 
@@ -33,6 +35,9 @@ pub enum RecordError {
     /// The recorder cannot start.
     #[error("the recording cannot start: {0}")]
     Failed(String),
+    /// There are as many recordings as there may be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Closing,
@@ -52,6 +57,8 @@ struct Running {
     stop: CancellationToken,
     /// Closed when its files are in place.
     view: watch::Receiver<RecorderView>,
+    /// The recorder's own; passed on to the one that takes over.
+    place: Weak<Place>,
 }
 
 /// A cheap handle on the recordings of this server.
@@ -179,7 +186,7 @@ impl Supervisor {
             if let Some(recorded) = view.record
                 && !self.seen.contains(&key)
             {
-                self.begin(handle, publisher, recorded, Options::default());
+                self.begin_unasked(handle, publisher, recorded);
             }
         }
         self.seen.retain(|key| present.contains(key));
@@ -204,7 +211,7 @@ impl Supervisor {
         let (handle, view) = self.publication(session).ok_or_else(none)?;
         let publisher = view.publisher().ok_or_else(none)?;
         let recorded = view.record.unwrap_or(Recorded::Everything);
-        self.begin(&handle, publisher, recorded, options).ok_or_else(none)
+        self.begin(&handle, publisher, recorded, options)
     }
 
     fn end(&mut self, session: &MediaSessionId) -> Result<Running, RecordError> {
@@ -231,29 +238,44 @@ impl Supervisor {
         })
     }
 
-    /// Starts a recorder, after the one before it if there is one; `None` when the stream has ended meanwhile.
+    /// Nobody waits for what becomes of it: a recording there is no room for is told as an event.
+    fn begin_unasked(&mut self, handle: &StreamHandle, publisher: &SessionView, recorded: Recorded) {
+        if let Err(RecordError::Refused(refused)) = self.begin(handle, publisher, recorded, Options::default()) {
+            let (stream, session) = (handle.view().name, publisher.id.clone());
+            self.tools.hub.events().tell(Event::RecordingFailed { stream, session, reason: refused.to_string() });
+        }
+    }
+
+    /// Starts a recorder, after the one before it if there is one, whose place it takes over.
     fn begin(
         &mut self,
         handle: &StreamHandle,
         publisher: &SessionView,
         recorded: Recorded,
         options: Options,
-    ) -> Option<Running> {
+    ) -> Result<Running, RecordError> {
         let key = key(publisher);
         self.seen.insert(key.clone());
+        let place = match self.running.get(&key).and_then(|before| before.place.upgrade()) {
+            Some(place) => place,
+            None => Arc::new(self.tools.admission.recording()?),
+        };
         let stop = self.stop.child_token();
         let rules = Arc::new(self.tools.rules.with(options, &publisher.app_key));
-        let (recorder, view) = Recorder::new(&self.tools, rules, handle, recorded, publisher, &stop)?;
-        let before = self.running.insert(key, Running { stop: stop.clone(), view: view.clone() });
+        let (recorder, view) = Recorder::new(&self.tools, rules, handle, recorded, publisher, &stop)
+            .ok_or_else(|| RecordError::NoSession(publisher.id.clone()))?;
+        let running = Running { stop, view, place: Arc::downgrade(&place) };
+        let before = self.running.insert(key, running.clone());
         self.tasks.spawn(async move {
             if let Some(before) = before {
                 before.stop.cancel();
                 ended(before.view).await;
             }
             recorder.run().await;
+            drop(place);
         });
         self.show();
-        Some(Running { stop, view })
+        Ok(running)
     }
 
     fn show(&self) {

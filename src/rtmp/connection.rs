@@ -4,12 +4,13 @@
 //! as idle as one that sends nothing.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Wanted};
@@ -24,9 +25,6 @@ const READ: usize = 32 << 10;
 const SLICES: usize = 64;
 /// Longest time to write the last words.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How often a client that has sent something is looked at while it waits for a verdict.
-const GONE: Duration = Duration::from_millis(250);
 
 /// What the client does.
 enum Role {
@@ -86,9 +84,14 @@ impl Deadline {
     }
 }
 
-pub(super) struct Connection {
+pub(super) struct Connection<S> {
     tools: Tools,
-    socket: TcpStream,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    /// What was written may lie in TLS's buffer still.
+    unflushed: bool,
+    /// What came while the client waited for a verdict.
+    early: Vec<u8>,
     /// As REST shows it.
     id: String,
     session: Session,
@@ -126,17 +129,20 @@ impl Clock {
     }
 }
 
-impl Connection {
-    pub(super) fn new(tools: Tools, socket: TcpStream) -> io::Result<Self> {
-        let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn new(tools: Tools, socket: S, (remote, local): (SocketAddr, SocketAddr)) -> Self {
+        let (reader, writer) = tokio::io::split(socket);
         let now = Instant::now();
         let session = Session::new(tools.limits.clone(), now.into_std());
         let id = format!("/{remote}/{local}");
         let asking = Asking::new(tools.hooks.clone(), &id, remote.to_string());
         let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now, doubted: None };
-        Ok(Self {
+        Self {
             tools,
-            socket,
+            reader,
+            writer,
+            unflushed: false,
+            early: Vec::new(),
             id,
             session,
             asking,
@@ -144,7 +150,7 @@ impl Connection {
             role: Role::Nobody,
             clock,
             leaving: false,
-        })
+        }
     }
 
     /// Runs until somebody closes.
@@ -164,6 +170,8 @@ impl Connection {
         }
         self.role = Role::Nobody;
         self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
+        // TLS says good-bye. Who does not read it has left already.
+        let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
     async fn unpublish(&mut self, info: &str, leaving: Leaving) {
@@ -176,24 +184,25 @@ impl Connection {
 
     async fn step(&mut self, buffer: &mut [u8], stop: &CancellationToken) -> Result<(), End> {
         self.fill();
-        if self.output.is_empty() && (self.leaving || self.session.phase() == Phase::Closing) {
+        if self.output.is_empty() && !self.unflushed && (self.leaving || self.session.phase() == Phase::Closing) {
             return Err(End::Quiet);
         }
         self.clock.see(self.session.phase());
         let reads = self.session.wants_input() && !self.leaving;
         let room = self.session.output_len() == 0 && self.output.len() < SLICES / 2;
         let deadline = self.deadline();
+        if reads && !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.read(&early)?;
+            return self.events(stop).await;
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return Err(End::Quiet),
-            ready = self.socket.writable(), if !self.output.is_empty() => {
-                ready?;
-                self.write()?;
+            written = write(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
+                self.wrote(written?);
             }
-            ready = self.socket.readable(), if reads => {
-                ready?;
-                self.read(buffer)?;
-            }
+            len = self.reader.read(buffer), if reads => self.read(&buffer[..len?])?,
             news = next(&mut self.role, room), if !self.leaving => self.news(news).await,
             () = until(deadline.as_ref().map(|deadline| deadline.at)) => {
                 return Err(deadline.map_or(End::Quiet, Deadline::passed));
@@ -240,27 +249,19 @@ impl Connection {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), End> {
-        match self.socket.try_read(buffer) {
-            Ok(0) => Err(End::Quiet),
-            Ok(len) => {
-                if let (Some(_), Role::Publishing(publishing)) = (self.clock.doubted.take(), &mut self.role) {
-                    publishing.shows();
-                }
-                Ok(self.session.feed(std::time::Instant::now(), &buffer[..len])?)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
+    fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if bytes.is_empty() {
+            return Err(End::Quiet);
         }
+        if let (Some(_), Role::Publishing(publishing)) = (self.clock.doubted.take(), &mut self.role) {
+            publishing.shows();
+        }
+        Ok(self.session.feed(std::time::Instant::now(), bytes)?)
     }
 
-    fn write(&mut self) -> Result<(), End> {
-        let slices: Vec<IoSlice> = self.output.iter().map(|slice| IoSlice::new(slice)).collect();
-        let mut written = match self.socket.try_write_vectored(&slices) {
-            Ok(len) => len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+    /// So many bytes of the output are on their way; without output, all are.
+    fn wrote(&mut self, mut written: usize) {
+        self.unflushed = !self.output.is_empty();
         self.clock.written = Instant::now();
         while let Some(front) = self.output.front_mut() {
             if front.len() > written {
@@ -270,7 +271,6 @@ impl Connection {
             written -= front.len();
             self.output.pop_front();
         }
-        Ok(())
     }
 
     /// Says a last word and ends.
@@ -312,8 +312,10 @@ impl Connection {
     fn play_out(&mut self) {
         let Role::Playing(playing) = &mut self.role else { return };
         for frame in std::mem::take(&mut playing.ready) {
-            if self.session.send(&frame) == Delivery::Full {
-                playing.lost();
+            match self.session.send(&frame) {
+                Delivery::Full => playing.lost(),
+                Delivery::Queued => playing.sent(frame.wire_len()),
+                _ => {}
             }
         }
     }
@@ -367,7 +369,7 @@ impl Connection {
     }
 
     async fn connect(&mut self, wanted: Connect, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.connect(&wanted)).await?;
+        let verdict = patient((&mut self.reader, &mut self.early), stop, self.asking.connect(&wanted)).await?;
         if let Err(reason) = verdict {
             tracing::info!(connection = %self.id, "an RTMP client may not connect: {reason}");
             self.session.reject_connect("NetConnection.Connect.Rejected", &reason);
@@ -377,10 +379,13 @@ impl Connection {
     }
 
     async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(true, &wanted.name, &wanted.query)).await?;
+        let verdict =
+            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(true, &wanted.name, &wanted.query))
+                .await?;
         let started = match verdict {
             Ok(wanted) => {
-                patient(&self.socket, stop, make_way(&self.tools.hub, &wanted.name)).await?;
+                let way = make_way(&self.tools.hub, &wanted.name);
+                patient((&mut self.reader, &mut self.early), stop, way).await?;
                 Publishing::start(&self.tools, wanted, &self.id).await
             }
             Err(refusal) => Err(refusal),
@@ -398,7 +403,9 @@ impl Connection {
     }
 
     async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
-        let verdict = patient(&self.socket, stop, self.asking.begin(false, &wanted.name, &wanted.query)).await?;
+        let verdict =
+            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(false, &wanted.name, &wanted.query))
+                .await?;
         let started = match verdict {
             Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
             Err(refusal) => Err(refusal),
@@ -425,13 +432,21 @@ impl Connection {
     }
 }
 
-/// Waits for a verdict for as long as the client does and the server runs.
-async fn patient<T>(socket: &TcpStream, stop: &CancellationToken, verdict: impl Future<Output = T>) -> Result<T, End> {
+/// Waits for a verdict for as long as the client does and the server runs. What the client sends meanwhile is kept, up to
+/// what is read at once.
+async fn patient<S: AsyncRead, T>(
+    (reader, early): (&mut ReadHalf<S>, &mut Vec<u8>),
+    stop: &CancellationToken,
+    verdict: impl Future<Output = T>,
+) -> Result<T, End> {
     let gone = async {
-        // What it has sent meanwhile stays unread; only its end counts.
-        while socket.peek(&mut [0]).await.is_ok_and(|len| len > 0) {
-            sleep(GONE).await;
+        while early.len() < READ {
+            let mut rest = reader.take((READ - early.len()) as u64);
+            if rest.read_buf(early).await.map_or(true, |len| len == 0) {
+                return;
+            }
         }
+        std::future::pending().await
     };
     tokio::select! {
         biased;
@@ -455,6 +470,15 @@ async fn next(role: &mut Role, room: bool) -> News {
         Role::Publishing(publishing) => News::Publishing(publishing.news().await),
         Role::Playing(playing) => News::Playing(playing.news(room).await),
     }
+}
+
+/// Writes what the socket takes at once, and flushes where there is nothing to write. Cancelled, it has written nothing.
+async fn write<S: AsyncWrite>(to: &mut WriteHalf<S>, output: &VecDeque<Bytes>) -> io::Result<usize> {
+    if output.is_empty() {
+        return to.flush().await.map(|()| 0);
+    }
+    let slices: Vec<IoSlice> = output.iter().map(|slice| IoSlice::new(slice)).collect();
+    to.write_vectored(&slices).await
 }
 
 /// Resolves at a time, or never.

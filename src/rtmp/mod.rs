@@ -64,13 +64,12 @@ pub use session::Session;
 pub use sound::Sounds;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Places};
 use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
@@ -105,18 +104,25 @@ pub struct Tools {
     /// How long a client may do nothing.
     pub idle_timeout: Duration,
     /// A place for each connection there may be.
-    pub places: Arc<Semaphore>,
+    pub places: Places,
+    /// Who is refused.
+    pub admission: Admission,
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.
-pub async fn serve(tools: Tools, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
-    let Ok(_place) = tools.places.clone().try_acquire_owned() else {
-        tracing::warn!(%peer, "an RTMP client is closed: there are as many as rtmp_max_connections allows");
-        return;
+/// `addresses` are the client's and ours.
+pub async fn serve<S>(tools: Tools, stream: S, addresses: (SocketAddr, Option<SocketAddr>), stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (peer, local) = addresses;
+    let _place = match tools.admission.descriptors().and_then(|()| tools.places.take()) {
+        Ok(place) => place,
+        Err(refused) => return tracing::debug!(%peer, "an RTMP client is closed: {refused}"),
     };
-    // A client that is gone already has no addresses.
-    if let Ok(connection) = Connection::new(tools, stream) {
-        connection.run(stop).await;
+    // A client that is gone already has no address of ours.
+    if let Some(local) = local {
+        Connection::new(tools, stream, (peer, local)).run(stop).await;
     }
 }
 

@@ -12,7 +12,7 @@ use super::connection::{Refusal, until};
 use super::flv::{self, Metadata};
 use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
-use crate::hub::{Figures, Phase, Player, StreamView, Subscriber, Subscription};
+use crate::hub::{Figures, Phase, Player, StreamView, SubscribeError, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -55,6 +55,8 @@ pub(super) struct Playing {
     /// Pictures are left out until the next keyframe that is not old.
     lost: bool,
     dropped: Arc<AtomicU64>,
+    /// Bytes given to the connection.
+    sent: Arc<AtomicU64>,
     ended: bool,
     id: MediaSessionId,
     name: StreamName,
@@ -97,7 +99,10 @@ impl Playing {
             provider: PROVIDER,
             transport: "TCP",
         };
-        let subscription = handle.subscribe(Subscriber::Player(player)).map_err(|_| nobody())?;
+        let subscription = handle.subscribe(Subscriber::Player(player)).map_err(|error| match error {
+            SubscribeError::Gone => nobody(),
+            SubscribeError::Refused(_) => failed(error.to_string()),
+        })?;
         let mut view = subscription.view();
         let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
         let Ok(Ok(now)) = flows.map(|flows| flows.map(|view| view.clone())) else { return Err(nobody()) };
@@ -112,9 +117,11 @@ impl Playing {
         let passed = |kind: &Kind| *kind == Kind::Video || sound.is_none();
         tap.take(subscription.fanout(), &kinds.iter().copied().filter(passed).collect::<Vec<_>>());
         let dropped = tap.dropped();
-        let counted = dropped.clone();
+        let sent = Arc::new(AtomicU64::new(0));
+        let (lost, given) = (dropped.clone(), sent.clone());
         subscription.set_figures(Figures::new(move || {
-            [("FRAMES_DROPPED".to_owned(), counted.load(Relaxed).into())].into_iter().collect()
+            let figures = [("FRAMES_DROPPED", &lost), ("SENT_BYTES", &given)];
+            figures.map(|(key, counted)| (key.to_owned(), counted.load(Relaxed).into())).into_iter().collect()
         }));
         subscription.set_status("PLAYING");
         Ok(Self {
@@ -133,6 +140,7 @@ impl Playing {
             clock: Timing::default(),
             lost: false,
             dropped,
+            sent,
             ended: false,
             subscription,
             id,
@@ -177,6 +185,11 @@ impl Playing {
                 () = until(gathered) => self.lined_up(),
             }
         }
+    }
+
+    /// A frame is on its way to the player.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Some frames did not reach the player: it goes on with a keyframe.

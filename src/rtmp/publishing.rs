@@ -86,7 +86,7 @@ impl Publishing {
         };
         let publication = tools.hub.publish(publisher).await.map_err(|error| match error {
             PublishError::NameTaken(_) => bad_name(error.to_string()),
-            PublishError::Closing => failed(&error),
+            PublishError::Closing | PublishError::Refused(_) => failed(&error),
         })?;
         let launch = tools.catalog.launch("ingest-rtmp", |filling| filling.track(Kind::Video).track(Kind::Audio));
         let launch = launch.map_err(|error| failed(&error))?;

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
+use futures_util::{SinkExt, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::outbox::{Outbox, write};
+use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
 use crate::hook::{self, Caller, Method, Object, Refusal};
 use crate::hub::ConnectionView;
@@ -37,6 +38,8 @@ use crate::name::MediaSessionId;
 const HELLO: Duration = Duration::from_secs(30);
 /// Longest time the sessions of a closed socket may take to end.
 const ENDING: Duration = Duration::from_secs(15);
+/// Longest time to tell a browser that there is no room for it.
+const REFUSING: Duration = Duration::from_secs(2);
 /// Calls of one browser that wait for those before them.
 const ERRANDS: usize = 32;
 
@@ -44,6 +47,8 @@ const ERRANDS: usize = 32;
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_POLICY: u16 = 1008;
+const CLOSE_TOO_BIG: u16 = 1009;
+const CLOSE_TRY_LATER: u16 = 1013;
 /// The longest reason of a close, bytes: RFC 6455, 5.5.1, less its code.
 const CLOSE_REASON: usize = 123;
 
@@ -97,6 +102,18 @@ pub(super) async fn run(
     drop(connection);
     // The writer ends with the last sender, or with its own deadline.
     let _ = writer.await;
+}
+
+/// Tells a browser that there is no room for it, and closes.
+pub(super) async fn refuse(mut socket: WebSocket, refused: Refused) {
+    let reason = refused.to_string();
+    let _ = timeout(REFUSING, async {
+        let _ = socket.send(Message::text(message::fail("connection", "", &reason))).await;
+        let _ = socket.send(Message::close_with(CLOSE_TRY_LATER, reason)).await;
+        // The browser closes its side, once it has read this.
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    })
+    .await;
 }
 
 async fn run_errands(mut jobs: mpsc::Receiver<Errand>, over: CancellationToken) {
@@ -181,7 +198,7 @@ impl Connection {
             self.unanswered.store(0, Relaxed);
             let message = match frame {
                 None => return Close(CLOSE_GOING_AWAY, "the browser left".into()),
-                Some(Err(error)) => return Close(CLOSE_PROTOCOL, error.to_string()),
+                Some(Err(error)) => return self.broken(&error),
                 Some(Ok(message)) => message,
             };
             if message.is_close() {
@@ -198,6 +215,16 @@ impl Connection {
                 self.outbox.text(message::fail(&incoming.name, "", &info));
             }
         }
+    }
+
+    /// What cannot be read: too large, or no WebSocket's.
+    fn broken(&self, error: &warp::Error) -> Close {
+        let reason = error.to_string();
+        if !reason.contains("too long") {
+            return Close(CLOSE_PROTOCOL, reason);
+        }
+        self.signal.admission.message_refused();
+        Close(CLOSE_TOO_BIG, format!("a message has at most {} bytes", self.signal.admission.limits().message))
     }
 
     /// Sends a ping; a close when too many stay unanswered.

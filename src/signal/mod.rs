@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 pub use socket::serve;
 
+use crate::admission::Admission;
 use crate::config::KeepAlive;
 use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
@@ -40,6 +41,8 @@ pub struct Signal {
     pub keep_alive: KeepAlive,
     /// The sockets that are open.
     pub connections: Connections,
+    /// Who is refused.
+    pub admission: Admission,
     /// Where media sessions run.
     pub tasks: TaskTracker,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use warp::{Filter, Rejection, Reply};
 
@@ -14,11 +14,12 @@ use super::{Signal, connection};
 
 /// Longest time a browser may take to send the request's headers.
 const HEADERS: Duration = Duration::from_secs(10);
-/// The largest message, bytes: an offer with every codec there is has some 10,000.
-const MAX_MESSAGE: usize = 1 << 20;
 
 /// Serves a connection until the browser leaves or `stop` asks for an end.
-pub async fn serve(signal: Signal, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+pub async fn serve<S>(signal: Signal, stream: S, peer: SocketAddr, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // A WebSocket outlives the HTTP connection that carried its request; this token tells when it is over.
     let over = CancellationToken::new();
     let filter = filter(signal, peer, stop.clone(), over.clone());
@@ -55,8 +56,12 @@ fn filter(
     let over = std::sync::Arc::new(Over(over));
     warp::ws().and(warp::header::optional::<String>("origin")).map(move |ws: warp::ws::Ws, origin| {
         let (signal, stop, over) = (signal.clone(), stop.clone(), over.clone());
-        ws.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(move |socket| async move {
-            connection::run(signal, socket, peer, origin, stop).await;
+        let most = usize::try_from(signal.admission.limits().message).unwrap_or(usize::MAX);
+        ws.max_message_size(most).max_frame_size(most).on_upgrade(move |socket| async move {
+            match signal.admission.browser() {
+                Ok(_place) => connection::run(signal, socket, peer, origin, stop).await,
+                Err(refused) => connection::refuse(socket, refused).await,
+            }
             drop(over);
         })
     })

@@ -9,15 +9,14 @@ use super::Signal;
 use super::connection::{Connection, MediaSession};
 use super::outbox::Outbox;
 use crate::hook::{self, Method, Object, Verdict};
-use crate::hub::{Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, Subscriber};
+use crate::hub::{
+    Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, SubscribeError, Subscriber,
+};
 use crate::message::{self, Status, StreamCall};
 use crate::name::{MediaSessionId, StreamName};
 use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
 use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
-
-/// Most media sessions of one browser at once.
-const SESSIONS: usize = 256;
 
 /// The longest wish to publish or play, bytes: what a hook server is asked about is held meanwhile. An offer with every
 /// codec there is has some 10,000.
@@ -67,14 +66,17 @@ impl Connection {
         let id = call.media_session_id.as_deref().and_then(|id| MediaSessionId::new(id).ok());
         let named = call.name.as_deref().is_some_and(|name| StreamName::new(name).is_ok());
         let info = match (&id, &self.hook) {
-            (None, _) => "MediaSessionId is null",
-            _ if !named => "Stream not found",
-            (_, None) => "Session not ready",
-            (Some(id), _) if self.in_use(id) => "MediaSessionId is already in use",
-            _ if self.sessions.len() >= SESSIONS || call.sdp.is_none() => "Failed to add stream to proxy",
-            (Some(id), Some(hook)) => return Ok((id.clone(), hook.clone())),
+            (None, _) => "MediaSessionId is null".into(),
+            _ if !named => "Stream not found".into(),
+            (_, None) => "Session not ready".into(),
+            (Some(id), _) if self.in_use(id) => "MediaSessionId is already in use".into(),
+            _ if call.sdp.is_none() => "Failed to add stream to proxy".into(),
+            (Some(id), Some(hook)) => match self.signal.admission.session(self.sessions.len()) {
+                Ok(()) => return Ok((id.clone(), hook.clone())),
+                Err(refused) => refused.to_string(),
+            },
         };
-        self.refuse(call, published, info);
+        self.refuse(call, published, &info);
         Err(())
     }
 
@@ -180,8 +182,9 @@ impl Opening {
             by: "a browser".into(),
         };
         let publication = self.signal.hub.publish(publisher).await.map_err(|error| match error {
-            PublishError::NameTaken(_) => "Stream name is already in use",
-            PublishError::Closing => "Requested stream shutdown",
+            PublishError::NameTaken(_) => "Stream name is already in use".into(),
+            PublishError::Refused(refused) => refused.to_string(),
+            PublishError::Closing => "Requested stream shutdown".into(),
         })?;
         if let Some(path) = call.weir_path.as_ref().and_then(message::client::path) {
             publication.comes_from(path);
@@ -210,7 +213,10 @@ impl Opening {
             provider: "WebRTC",
             transport: "UDP",
         };
-        let subscription = stream.subscribe(Subscriber::Player(player)).map_err(|_| "Stream not found")?;
+        let subscription = stream.subscribe(Subscriber::Player(player)).map_err(|error| match error {
+            SubscribeError::Gone => "Stream not found".to_owned(),
+            SubscribeError::Refused(refused) => refused.to_string(),
+        })?;
         self.teller.follow(&stream);
         let mut signals = stream.signals();
         let viewing = Viewing {

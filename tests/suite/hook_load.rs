@@ -56,7 +56,7 @@ async fn two_thousand_streams() {
     let settings = Config::load(None, [], &sets).unwrap().config.hooks;
     assert_eq!(settings.keep_alive.interval, INTERVAL);
     let tasks = TaskTracker::new();
-    let hub = Hub::start(Events::default(), &tasks);
+    let hub = Hub::start(Events::default(), weir::admission::Admission::default(), &tasks);
     let mut publications = Vec::new();
     for n in 0..STREAMS {
         publications.push(hub.publish(wish(n)).await.unwrap());

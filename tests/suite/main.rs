@@ -7,6 +7,7 @@
 
 mod access;
 mod cli;
+mod contract;
 mod crash;
 mod deadlines;
 mod faults;
@@ -15,7 +16,9 @@ mod hook_load;
 mod hooks;
 mod hostile;
 mod leaks;
+mod limits;
 mod messages;
+mod metrics;
 mod packages;
 mod page;
 mod pipelines;
@@ -37,6 +40,7 @@ mod ssh;
 mod support;
 mod terminate;
 mod tidy;
+mod tls;
 mod viewer;
 mod wcs;
 mod wcs_tls;

@@ -310,7 +310,7 @@ fn the_image_exposes_the_default_port_and_keeps_the_default_folders() {
     let port = |key: &str| value(key).unwrap_or_else(|| panic!("{key} has a default"));
     let (from, to) = (port("media_port_from"), port("media_port_to"));
     let publishers: u16 = from.parse::<u16>().expect("a port") + 1;
-    let tcp = ["http.port", "ws.port", "rtmp.port", "ssh.port"].map(port).join(" ");
+    let tcp = ["http.port", "https.port", "ws.port", "wss.port", "rtmp.port", "ssh.port"].map(port).join(" ");
     let exposed = format!("{tcp} {from}/udp {publishers}-{to}/udp");
     assert_eq!(the_one(&last, "EXPOSE").rest, exposed);
 

@@ -18,6 +18,7 @@ fn a_start_makes_its_directories_and_says_its_ports_and_a_stop_takes_them_back()
     let data = home.path().join("deep/data");
     let records = home.path().join("deep/er/records");
     let setup = home.bare("serve").set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0");
+    let setup = setup.set("https.port=0").set("wss.port=0");
     let setup = setup.set("ssh.port=free");
     let setup =
         setup.set("ip_local=127.0.0.1").arg("--data").arg("data").set(&format!("record_dir={}", records.display()));
@@ -28,7 +29,8 @@ fn a_start_makes_its_directories_and_says_its_ports_and_a_stop_takes_them_back()
     let ports = std::fs::read_to_string(home.path().join("data/ports.json")).unwrap();
     let ports: BTreeMap<String, u16> = serde_json::from_str(&ports).unwrap();
     let names: Vec<&str> = ports.keys().map(String::as_str).collect();
-    assert_eq!(names, ["http.port", "rtmp.port", "ssh.port", "webrtc.port", "ws.port"]);
+    let wanted = ["http.port", "https.port", "rtmp.port", "ssh.port", "webrtc.port", "ws.port", "wss.port"];
+    assert_eq!(names, wanted);
     assert!(ports.values().all(|port| *port != 0) && ports["http.port"] == weir.port(), "{ports:?}");
     let (status, _) = weir.stop();
     assert_eq!(status.code(), Some(0));
@@ -41,6 +43,7 @@ fn without_arguments_the_directories_are_where_the_manual_says() {
     let home = Home::new();
     let setup = home.bare("serve").env("WEIR_HTTP_PORT", "0").env("WEIR_IP_LOCAL", "::1");
     let setup = setup.env("WEIR_WS_PORT", "0").env("WEIR_WEBRTC_PORT", "0").env("WEIR_RTMP_PORT", "0");
+    let setup = setup.env("WEIR_HTTPS_PORT", "0").env("WEIR_WSS_PORT", "");
     let setup = setup.env("WEIR_SSH_PORT", "0");
     let Ok(_) = TcpListener::bind("[::1]:0") else { panic!("this machine has no IPv6 loopback") };
     let weir = setup.start();
@@ -54,13 +57,14 @@ fn the_file_the_environment_and_the_command_line_in_this_order() {
     let conf = home.path().join("flashphoner.properties");
     let text = "http.port=1\nip_local=127.0.0.1\nrest_access_control_allow_origin=https://file.example\n\
                 rest_access_control_allow_headers=from-file\nrest_access_control_allow_methods=FILE\n\
-                wss.port=8443\nws.port=8080\nclient_mode=false\n";
+                https.port=8444\nwss.port=8443\nws.port=8080\nclient_mode=false\n";
     std::fs::write(&conf, text).unwrap();
     let setup = home.bare("serve").arg("--conf").arg(&conf.to_string_lossy());
     let setup = setup.env("WEIR_REST_ACCESS_CONTROL_ALLOW_HEADERS", "from-environment").env("WEIR_HTTP_PORT", "2");
     let setup = setup.env("WEIR_REST_ACCESS_CONTROL_ALLOW_METHODS", "ENVIRONMENT").env("WEIR_HTP_PORT", "3");
     let setup = setup.set("rest_access_control_allow_methods=SET").set("http.port=0").set("ws.port=0");
-    let setup = setup.set("webrtc.port=0").set("rtmp.port=0").set("ssh.port=off").set("codecs_exclude_sip=mpv");
+    let setup = setup.set("https.port=0").set("wss.port=0").set("webrtc.port=0").set("rtmp.port=0").set("ssh.port=off");
+    let setup = setup.set("codecs_exclude_sip=mpv");
     let mut weir = setup.start();
     weir.announce("settings that weir does not know have no effect");
     let answer = weir.get("/rest-api/pull/find_all");
@@ -70,7 +74,7 @@ fn the_file_the_environment_and_the_command_line_in_this_order() {
     let lines = weir.log();
     let warnings: Vec<_> = lines.iter().filter(|line| line.contains(" WARN ")).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].ends_with("wss.port, client_mode, WEIR_HTP_PORT, --set codecs_exclude_sip"), "{warnings:?}");
+    assert!(warnings[0].ends_with("client_mode, WEIR_HTP_PORT, --set codecs_exclude_sip"), "{warnings:?}");
 }
 
 #[test]

@@ -14,7 +14,8 @@ const LAYERS: [&[&str]; 7] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 8] = ["message", "name", "event", "retry", "config", "store", "users", "listen"];
+const LEAVES: [&str; 11] =
+    ["message", "name", "event", "retry", "config", "store", "users", "listen", "tls", "meter", "admission"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
@@ -157,6 +158,10 @@ fn crates_stay_in_their_rooms() {
         ("warp", &["api", "signal"]),
         ("hyper", &["api", "signal"]),
         ("reqwest", &["hook"]),
+        ("prometheus_client", &["meter", "api"]),
+        ("procfs", &["api", "admission"]),
+        ("tokio_rustls", &["tls", "pull"]),
+        ("rcgen", &["tls", "media"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
         ("redb", &["store"]),

@@ -47,6 +47,8 @@ async fn world() -> World {
         "http.port=0".to_owned(),
         "ws.port=0".to_owned(),
         "rtmp.port=0".to_owned(),
+        "https.port=0".to_owned(),
+        "wss.port=0".to_owned(),
         "ssh.port=0".to_owned(),
         "webrtc.port=0".to_owned(),
         "ip_local=127.0.0.1".to_owned(),

@@ -1,6 +1,7 @@
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::admission::Admission;
 use crate::event::Events;
 use crate::media::{Catalog, Pipelines};
 use crate::pull::policy::SourcePolicy;
@@ -17,7 +18,7 @@ async fn room() -> Room {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(data.path()).unwrap();
     let tasks = TaskTracker::new();
-    let hub = Hub::start(Events::default(), &tasks);
+    let hub = Hub::start(Events::default(), Admission::default(), &tasks);
     let second = std::time::Duration::from_secs(1);
     let seconds = std::time::Duration::from_secs;
     let limits = pull::wcs::Limits { greeting: seconds(1), answer: seconds(1), ping: seconds(1), probes: 3 };
@@ -32,6 +33,7 @@ async fn room() -> Room {
         catalog: Catalog::load(None).unwrap(),
         pipelines: Pipelines::default(),
         hub: hub.clone(),
+        admission: Admission::default(),
         policy: Arc::new(SourcePolicy::default()),
         connect_timeout: second,
         stall_timeout: second,

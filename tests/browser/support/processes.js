@@ -75,7 +75,7 @@ function start(program, args, options = {}) {
 export async function startWeir(...settings) {
   const more = settings[0]?.startsWith("--") ? settings.splice(0, 2) : [];
   const home = await folder();
-  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "ssh.port=0", "publisher_linger=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
+  const sets = ["http.port=0", "ws.port=0", "webrtc.port=0", "rtmp.port=0", "ssh.port=0", "publisher_linger=0", "https.port=0", "wss.port=0", "ip_local=127.0.0.1", `record_dir=${home.path}/records`, ...settings];
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(WEIR|GST)_/.test(name)));
   const weir = start(WEIR, ["serve", "--data", `${home.path}/data`, ...sets.flatMap((set) => ["--set", set]), ...more], {
     cwd: home.path,
@@ -89,6 +89,8 @@ export async function startWeir(...settings) {
   return {
     http,
     ws: `ws://127.0.0.1:${ports["ws.port"]}`,
+    wss: `wss://127.0.0.1:${ports["wss.port"]}`,
+    https: `https://127.0.0.1:${ports["https.port"]}`,
     ports,
     rtmp: (name) => `rtmp://127.0.0.1:${ports["rtmp.port"]}/live/${name}`,
     records: `${home.path}/records`,

@@ -130,6 +130,7 @@ impl Home {
         let setup = self.bare("serve").arg("--data").arg(&self.path().join("data").to_string_lossy());
         let setup =
             setup.set("http.port=0").set("ws.port=0").set("webrtc.port=0").set("rtmp.port=0").set("ip_local=127.0.0.1");
+        let setup = setup.set("https.port=0").set("wss.port=0");
         // A stream whose encoder has left ends at once, unless a test is about just that.
         let setup = setup.set("publisher_linger=0");
         let setup = setup.set("ssh.port=0");
