@@ -1,11 +1,15 @@
 // What a viewer in Chromium waits for: the first picture of a live stream, and every picture of a running one.
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { startBrowser, servePackages, openPage } from "../tests/browser/support/browser.js";
-import { sleep, startEncoder, startWeir, until } from "../tests/browser/support/processes.js";
+import { folder, makeClip, sleep, startEncoder, startWeir, until } from "../tests/browser/support/processes.js";
 
 const option = (name, otherwise) => Number(process.argv.find((word) => word.startsWith(`--${name}=`))?.split("=")[1] ?? otherwise);
 const JOINS = option("joins", 20);
 const PICTURES = option("pictures", 300);
 const ROUNDS = option("rounds", 3);
+const ONLY = process.argv.find((word) => word.startsWith("--only="))?.split("=")[1];
+const CLIENTS = process.env.RTMP_CLIENTS ?? fileURLToPath(new URL("../target/release/examples/rtmp_clients", import.meta.url));
 
 /** Runs in the page: WCS's protocol as far as a benchmark needs it, and decoded pictures with the moment they are there. */
 function client() {
@@ -52,6 +56,33 @@ function client() {
       peer.close();
       return took;
     },
+    /** Asks for a stream until there is one; when its first picture was decoded. */
+    async awaited(name) {
+      for (;;) {
+        const took = await window.b.firstPicture(name).catch(() => undefined);
+        if (took !== undefined) return now();
+        await new Promise((done) => setTimeout(done, 20));
+      }
+    },
+    /** Plays until the page is gone, and notes when the newest picture was decoded, and the first one after a pause. */
+    async follow(name) {
+      const peer = new RTCPeerConnection();
+      peer.addTransceiver("audio", { direction: "recvonly" });
+      const { track } = peer.addTransceiver("video", { direction: "recvonly" }).receiver;
+      window.follower = peer;
+      await window.b.call("playStream", crypto.randomUUID(), name, peer);
+      const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        value.close();
+        if (now() - window.newest > 500) window.again = now();
+        window.newest = now();
+      }
+    },
+    following(name) { void window.b.follow(name); },
+    newest: () => window.newest,
+    again: () => window.again,
     /** A picture that shows the time it was drawn at, as 48 black and white cells. */
     clock() {
       const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 360 });
@@ -147,14 +178,69 @@ const kept = (thing, stop) => (cleanups.unshift(() => stop(thing)), thing);
 
 async function run() {
   const browser = kept(await startBrowser(), (one) => one.close());
-  const weir = kept(await startWeir(), (one) => one.stop());
+  const weir = kept(await startWeir("publisher_linger=15000"), (one) => one.stop());
   const pages = kept(await servePackages({ "/bench.html": `<!doctype html><script>(${client})()</script>` }), (one) => one.stop());
   const open = async () => {
     const { page } = await openPage(browser, `${pages.url}/bench.html`);
     await page.evaluate((url) => window.b.connect(url), weir.ws);
     return (name, ...args) => page.evaluate(([name, args]) => window.b[name](...args), [name, args]);
   };
+  const parts = { publish: publishToPicture, join: firstPictures, delay: delays };
+  for (const [name, part] of Object.entries(parts)) {
+    if (!ONLY || ONLY === name) await part(weir, open);
+  }
+}
 
+/** An encoder that sends a file as the stream 0, and when it began to connect. */
+function startSender(weir, file) {
+  const child = spawn(CLIENTS, ["publish", file, `127.0.0.1:${weir.ports["rtmp.port"]}`, "1"], { stdio: ["ignore", "pipe", "inherit"] });
+  const killed = () => child.kill("SIGKILL");
+  process.on("exit", killed);
+  const ended = new Promise((done) => child.on("exit", () => done(process.off("exit", killed))));
+  const began = new Promise((done, failed) => {
+    child.stdout.once("data", (line) => done(JSON.parse(String(line).split("\n")[0]).began));
+    child.on("error", failed);
+  });
+  return { began, stop: () => (child.kill(), ended) };
+}
+
+async function publishToPicture(weir, open) {
+  const clips = kept(await folder(), (one) => one.remove());
+  const file = await makeClip(`${clips.path}/medium.flv`, { seconds: 12, size: "1280x720" });
+  console.log("| from an encoder's first byte to a picture | times | median, ms | 95 %, ms | slowest, ms |\n|---|---|---|---|---|");
+  const viewer = await open();
+  const asks = [];
+  for (let join = 0; join < JOINS; join++) {
+    const seen = viewer("awaited", "0");
+    await sleep(200 + Math.random() * 200);
+    const sender = startSender(weir, file);
+    asks.push((await seen) - (await sender.began));
+    await sender.stop();
+    await weir.rest("stream/terminate", { name: "0" });
+  }
+  console.log(row("a viewer asks until there is a stream", asks));
+
+  const waits = [];
+  let sender = startSender(weir, file);
+  await until("it is published", () => weir.rest("stream/find", { name: "0", status: "PUBLISHING" }));
+  await viewer("following", "0");
+  await until("a picture", () => viewer("newest"));
+  for (let join = 0; join < JOINS; join++) {
+    await sender.stop();
+    await until("the picture stands still", async () => performance.timeOrigin + performance.now() - (await viewer("newest")) > 700);
+    const before = await viewer("again");
+    sender = startSender(weir, file);
+    const again = await until("the picture goes on", async () => {
+      const now = await viewer("again");
+      return now !== before && now;
+    });
+    waits.push(again - (await sender.began));
+  }
+  await sender.stop();
+  console.log(`${row("a viewer waits for an encoder that comes back", waits)}\n`);
+}
+
+async function firstPictures(weir, open) {
   console.log("| first picture | joins | median, ms | 95 %, ms | slowest, ms |\n|---|---|---|---|---|");
   for (const [gop, seconds] of [[50, 2], [250, 10]]) {
     const name = `gop-${seconds}`;
@@ -185,6 +271,9 @@ async function run() {
     }
   }
 
+}
+
+async function delays(weir, open) {
   console.log("\n| delay of pictures | pictures | median, ms | 95 %, ms | slowest, ms |\n|---|---|---|---|---|");
   const publisher = await open();
   await publisher("publish", "clock");

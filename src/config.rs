@@ -17,6 +17,7 @@ mod limits;
 mod record;
 mod reference;
 mod rtmp;
+mod rtsp;
 mod source;
 mod ssh;
 mod targets;
@@ -31,6 +32,7 @@ pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use limits::Limits;
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
+pub use rtsp::Rtsp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
 pub use targets::TargetRule;
@@ -141,10 +143,8 @@ pub struct Pull {
     /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
     pub rtmp_idle_timeout: Option<Duration>,
-    /// The same of an RTSP source (`rtsp_activity_timer_timeout`).
-    pub rtsp_idle_timeout: Option<Duration>,
-    /// Whether RTSP sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
-    pub rtsp_interleaved: bool,
+    /// RTSP capture.
+    pub rtsp: Rtsp,
 }
 
 /// How a pull agent tries a lost source again.
@@ -254,9 +254,8 @@ impl Config {
             ("pull_allow", targets::show(&pull.allow)),
             ("pull_deny", targets::show(&pull.deny)),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
-            ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
-            ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
         ]);
+        settings.extend(pull.rtsp.settings());
         settings.extend(wcs.settings());
         settings.extend(hooks.settings());
         settings.extend(limits.settings());
@@ -355,8 +354,7 @@ impl Pull {
         let allow = layers.get("pull_allow", targets::rules);
         let deny = layers.get("pull_deny", targets::rules);
         let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
-        let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
-        let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
+        let rtsp = Rtsp::read(layers);
         Some(Self {
             rtmp_agent_sdp: rtmp_agent_sdp?,
             connect_timeout: connect_timeout?,
@@ -365,8 +363,7 @@ impl Pull {
             allow: allow?,
             deny: deny?,
             rtmp_idle_timeout: rtmp_idle_timeout?,
-            rtsp_idle_timeout: rtsp_idle_timeout?,
-            rtsp_interleaved: rtsp_interleaved?,
+            rtsp: rtsp?,
         })
     }
 }

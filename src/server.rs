@@ -19,13 +19,13 @@ use crate::api::{self, Access, Api};
 use crate::cli::console::Console;
 use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
-use crate::config::{Config, RecordPolicy};
+use crate::config::{self, Config, RecordPolicy};
 use crate::event::{self, Events};
 use crate::gate::Gate;
 use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
-use crate::media::{self, Catalog, PeerOptions, Pipelines};
+use crate::media::{self, Catalog, PeerOptions, Pipelines, RtspTrust};
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
@@ -396,15 +396,29 @@ fn pull_tools(
             attempts: pull.reconnect.attempts.map_or(0, |attempts| attempts.get()),
         },
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
-        rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp.idle_timeout },
         reach: reach(config),
-        rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
+        rtsp_transport: if pull.rtsp.interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
+        rtsp_trust: rtsp_trust(&pull.rtsp)?,
         wcs: wcs_tools(config)?,
     })
 }
 
 fn reach(config: &Config) -> Reach {
     Reach::new(&config.pull.allow, &config.pull.deny)
+}
+
+fn rtsp_trust(rtsp: &config::Rtsp) -> Result<RtspTrust> {
+    if let Some(address) = rtsp.client_address {
+        bail!(
+            "rtsp_client_address={address}: weir cannot choose the address that cameras are dialled from; leave it empty, \
+             and let a route choose (ip route add NETWORK via GATEWAY src {address})"
+        );
+    }
+    if rtsp.insecure {
+        tracing::warn!("rtsp_insecure=true: certificates of cameras are NOT verified; anybody may listen in");
+    }
+    RtspTrust::new(rtsp.ca_file.clone(), rtsp.insecure).map_err(anyhow::Error::msg)
 }
 
 fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {

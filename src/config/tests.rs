@@ -79,6 +79,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtmp_activity_timer_timeout", "0"),
     ("rtsp_activity_timer_timeout", "0"),
     ("rtsp_interleaved_mode", "false"),
+    ("rtsp_ca_file", "/etc/cameras.pem"),
+    ("rtsp_insecure", "true"),
+    ("rtsp_client_address", "172.16.0.3"),
     ("wcs_agent_ssl", "true"),
     ("wcs_agent_ca_file", "/etc/ca.pem"),
     ("wcs_agent_insecure", "true"),
@@ -234,8 +237,13 @@ fn the_defaults() {
             allow: vec![],
             deny,
             rtmp_idle_timeout: Some(ms(60_000)),
-            rtsp_idle_timeout: Some(ms(60_000)),
-            rtsp_interleaved: true,
+            rtsp: Rtsp {
+                idle_timeout: Some(ms(60_000)),
+                interleaved: true,
+                ca_file: None,
+                insecure: false,
+                client_address: None,
+            },
         }
     );
     let Gate { token_secret, token_publish, token_play, publish_password, play_password } = gate;

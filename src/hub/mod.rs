@@ -5,6 +5,7 @@
 //! Leaving is dropping: a [`Publication`] or [`Subscription`] that is dropped has left.
 
 mod connections;
+mod doubt;
 mod figures;
 mod filter;
 mod phase;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub use connections::{ConnectionView, Connections};
+pub use doubt::Doubt;
 pub use figures::Figures;
 pub use filter::{Filter, Found};
 pub use phase::Phase;

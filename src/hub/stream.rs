@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use super::doubt::{self, Doubt};
 use super::figures::Figures;
 use super::phase::{Phase, Step};
 use super::shown::Shown;
@@ -39,6 +40,7 @@ pub struct StreamHandle {
     signals: broadcast::Sender<StreamSignal>,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
+    doubts: doubt::Asked,
     viewers: Places,
 }
 
@@ -48,6 +50,7 @@ pub struct Publication {
     session: MediaSessionId,
     commands: mpsc::UnboundedSender<Command>,
     terminated: Termination,
+    doubts: doubt::Heard,
     view: watch::Receiver<StreamView>,
     fanout: Fanout,
     /// Closes when the name is free again.
@@ -126,12 +129,15 @@ pub(super) fn start(
         by: publisher.by.clone(),
     });
     let signals = broadcast::Sender::new(SIGNALS);
-    let handle = StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone(), viewers };
+    let (doubts, heard) = doubt::channel();
+    let handle =
+        StreamHandle { commands: commands.clone(), signals, view: snapshot, fanout: fanout.clone(), doubts, viewers };
     let publication = Publication {
         name: publisher.name.clone(),
         session: publisher.session.clone(),
         commands,
         terminated: terminated.clone(),
+        doubts: heard,
         view: handle.view.clone(),
         fanout,
         freed,
@@ -423,6 +429,12 @@ impl StreamHandle {
         let _ = self.commands.send(Command::Terminate(session.clone(), reason));
     }
 
+    /// Asks the publisher to show that it is there, for somebody who wants its name. Waits until it has, until it has
+    /// left, or at most for `patience`.
+    pub async fn doubt(&self, patience: Duration) {
+        self.doubts.ask(patience).await;
+    }
+
     /// Waits until a session has left, the stream's end included.
     pub async fn left(&self, session: &MediaSessionId) {
         let mut view = self.view.clone();
@@ -469,6 +481,11 @@ impl Publication {
         self.terminated.asked().await
     }
 
+    /// Resolves when somebody wants the name, and asks whether the publisher is still there ([`StreamHandle::doubt`]).
+    pub async fn doubted(&self) -> Doubt {
+        self.doubts.next().await
+    }
+
     /// The publisher has left; the stream waits for it.
     pub(super) fn vacant(&self, reason: &str) {
         self.send(Command::Step(Step::Left, None, reason.to_owned()));
@@ -477,6 +494,11 @@ impl Publication {
     /// Somebody publishes on. The media session stays what it was, as it does for a source that comes back.
     pub(super) fn take_over(&self, publisher: Publisher) {
         self.send(Command::TakeOver(Box::new(publisher)));
+    }
+
+    /// Where doubts are heard.
+    pub(super) fn doubts(&self) -> doubt::Heard {
+        self.doubts.clone()
     }
 
     /// What ends the stream from outside.

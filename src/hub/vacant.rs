@@ -19,7 +19,7 @@ pub(super) struct Vacant {
 impl Vacant {
     /// Keeps a stream for `wait`; then it ends, with `info` for its subscribers.
     pub(super) fn keep(publication: Publication, wait: Duration, info: String, tasks: &TaskTracker) -> Self {
-        let ended = publication.end();
+        let (ended, doubts) = (publication.end(), publication.doubts());
         let over = CancellationToken::new();
         let place = Arc::new(Mutex::new(Some(publication)));
         let (here, stop) = (place.clone(), over.clone());
@@ -28,6 +28,8 @@ impl Vacant {
                 () = stop.cancelled() => STOPPED_BY_SHUTDOWN,
                 reason = ended.asked() => reason,
                 () = sleep(wait) => &info,
+                // Who asks for the publisher need not wait: it has left.
+                () = async { loop { drop(doubts.next().await) } } => return,
             };
             if let Some(publication) = taken(&here) {
                 publication.leave(info).await;

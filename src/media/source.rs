@@ -1,7 +1,7 @@
 //! A pipeline that brings a stream in: its head is started, and the branch of each track is attached when the track
 //! appears, so that the line has exactly the tracks the source has.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -14,6 +14,7 @@ use super::bus::{BusEvent, Failure};
 use super::fanout::Fanout;
 use super::pipeline::{MediaError, Parse, Pipeline, branch_body, parsed_branch};
 use super::pipelines::{Entry, Pipelines};
+use super::rtsp::{self, RtspTrust};
 use super::template::Launch;
 use super::track::{Kind, Track};
 use crate::name::StreamName;
@@ -21,18 +22,14 @@ use crate::name::StreamName;
 /// Judges a track by its caps: `Err` is the reason why it is left out. Runs in a streaming thread; must not wait.
 pub type Accept = Arc<dyn Fn(&Track) -> Result<(), String> + Send + Sync>;
 
-/// Judges an address that a source leads on to: `Err` is the reason why it is not followed. Runs in a streaming thread,
-/// which waits for it.
-pub type Follow = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
-/// What a source may do.
+/// What a source may do, and be.
 pub struct SourceRules {
     /// Which tracks it may bring.
     pub accept: Accept,
-    /// Where it may lead on to.
-    pub follow: Follow,
     /// How long the sound of an FLV stream that announces pictures is held back until they come; `None` not at all.
     pub pictures: Option<Duration>,
+    /// Whose certificates a camera that is called over TLS may show.
+    pub trust: RtspTrust,
 }
 
 /// What a source said.
@@ -53,10 +50,10 @@ pub enum SourceEvent {
         /// Why.
         reason: String,
     },
-    /// The remote server has led on to another one, which is not followed: why.
-    LedAway(String),
     /// There will be no more tracks.
     AllTracks,
+    /// The remote server sends its client to another address, where nothing was asked yet.
+    Redirected(String),
     /// The source has ended.
     Ended,
     /// The source has failed.
@@ -81,7 +78,7 @@ impl Source {
         fanout: &Fanout,
         rules: SourceRules,
     ) -> Result<Self, MediaError> {
-        let SourceRules { accept, follow, pictures } = rules;
+        let SourceRules { accept, pictures, trust } = rules;
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
@@ -94,8 +91,7 @@ impl Source {
             place_latecomer(demux, pad);
             grafter.graft(pad);
         });
-        tell_of_description(&demux, events.clone());
-        follow_redirects(&demux, follow, events.clone());
+        rtsp::guard(&demux, &trust, &events);
         if let Some(longest) = pictures {
             let news = events.clone();
             announced::hold_sound(&demux, longest, move || {
@@ -154,41 +150,6 @@ fn place_latecomer(demux: &gst::Element, pad: &gst::Pad) {
         };
         place();
         gst::PadProbeReturn::Remove
-    });
-}
-
-/// An RTSP source's SDP comes before its media.
-fn tell_of_description(demux: &gst::Element, events: UnboundedSender<SourceEvent>) {
-    if gst::glib::subclass::SignalId::lookup("on-sdp", demux.type_()).is_some() {
-        demux.connect("on-sdp", false, move |_| {
-            // The receiver goes with the source.
-            let _ = events.send(SourceEvent::Described);
-            None
-        });
-    }
-}
-
-/// rtspsrc follows a redirection by itself: it takes the new address as its own and connects. Nothing is said there
-/// before the address is judged.
-fn follow_redirects(demux: &gst::Element, follow: Follow, events: UnboundedSender<SourceEvent>) {
-    if gst::glib::subclass::SignalId::lookup("before-send", demux.type_()).is_none() {
-        return;
-    }
-    let location = |element: &gst::Element| element.property::<Option<String>>("location").unwrap_or_default();
-    let last = Mutex::new((location(demux), true));
-    demux.connect("before-send", false, move |values| {
-        let element = values.first()?.get::<gst::Element>().ok()?;
-        let now = location(&element);
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0 != now {
-            let followed = follow(&now);
-            *last = (now, followed.is_ok());
-            if let Err(reason) = followed {
-                // The receiver goes with the source.
-                let _ = events.send(SourceEvent::LedAway(reason));
-            }
-        }
-        Some(last.1.to_value())
     });
 }
 

@@ -107,6 +107,33 @@ impl SourceUri {
         self.scheme
     }
 
+    /// Whether it is called over TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        ["rtmps:", "rtsps:", "wss:"].iter().any(|scheme| self.full.starts_with(scheme))
+    }
+
+    /// Where an RTSP server sends its client to. The user and the password go along to the same host alone, and never
+    /// from TLS to the open.
+    ///
+    /// # Errors
+    /// A sentence: it is none to go to.
+    pub(super) fn redirected(&self, to: &str) -> Result<Self, String> {
+        let refused = |why: &dyn std::fmt::Display| format!("it redirects to an address that is not followed: {why}");
+        let next = Self::parse(to).map_err(|error| refused(&error))?;
+        if next.scheme != Scheme::Rtsp {
+            return Err(refused(&format_args!("{next} is no RTSP address")));
+        }
+        let (Ok(from), Ok(mut uri)) = (Url::parse(&self.full), Url::parse(&next.full)) else { return Ok(next) };
+        let trusted = from.host() == uri.host() && (next.is_secure() || !self.is_secure());
+        if trusted && uri.username().is_empty() && uri.password().is_none() {
+            // What has a host can have both.
+            let _ = uri.set_username(from.username());
+            let _ = uri.set_password(from.password());
+            return Self::parse(uri.as_str()).map_err(|error| refused(&error));
+        }
+        Ok(next)
+    }
+
     /// The host, without an IPv6 address's brackets, and the TCP port.
     pub fn endpoint(&self) -> Option<(String, u16)> {
         let uri = Url::parse(&self.text).ok()?;
@@ -156,6 +183,7 @@ fn names_a_stream(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -203,6 +231,29 @@ mod tests {
             ("rtmp://u:p@ss@h/live/a", "rtmp://u:p@ss@h/live/a"),
         ] {
             assert_eq!(SourceUri::parse(written).map(|uri| uri.dialled()), Ok(dialled.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_redirect_leads_to_rtsp_and_takes_the_password_only_home() {
+        let from = |from: &str, to: &str| SourceUri::parse(from).unwrap().redirected(to).map(|uri| uri.dialled());
+        for (camera, to, next) in [
+            ("rtsp://u:p%40@cam/a", "rtsp://cam/b?x=1", "rtsp://u:p%40@cam/b?x=1"),
+            ("rtsp://u:p@cam/a", "rtsp://cam:8554/b", "rtsp://u:p@cam:8554/b"),
+            ("rtsp://u:p@cam/a", "rtsps://cam/b", "rtsps://u:p@cam/b"),
+            ("rtsps://u:p@cam/a", "rtsp://cam/b", "rtsp://cam/b"),
+            ("rtsp://u:p@cam/a", "rtsp://other/a", "rtsp://other/a"),
+            ("rtsp://u:p@cam/a", "rtsp://x:y@cam/a", "rtsp://x:y@cam/a"),
+            ("rtsp://cam/a", "rtsp://cam/b", "rtsp://cam/b"),
+        ] {
+            assert_eq!(from(camera, to), Ok(next.to_owned()));
+        }
+        for to in ["http://cam/a", "rtmp://cam/live/a", "ws://cam", "rtspt://cam/a", "rtsp-sdp://v=0", "/b", ""] {
+            let refused = from("rtsp://u:hunter2@cam/a", to);
+            assert!(
+                refused.is_err_and(|reason| reason.contains("not followed") && !reason.contains("hunter2")),
+                "{to}"
+            );
         }
     }
 

@@ -34,6 +34,8 @@ const ANNOUNCED: Duration = Duration::from_secs(12);
 const PICTURES: Duration = Duration::from_secs(20);
 /// Why a source that players asked for is left.
 const NO_PLAYERS: &str = "Nobody plays it any more";
+/// How many redirects in a row are followed.
+const REDIRECTS: u32 = 5;
 /// How often a running source is looked at.
 pub(super) const WATCH: Duration = Duration::from_millis(500);
 /// Media that flowed this long makes the next loss the first one again.
@@ -148,12 +150,14 @@ pub(super) struct Outcome {
     pub(super) cause: Cause,
     /// No further try can go better.
     pub(super) hopeless: bool,
+    /// Where the server sends its clients.
+    pub(super) redirect: Option<String>,
 }
 
 impl Outcome {
     pub(super) fn failed(reason: impl Into<String>) -> Self {
         let (flowed, cause) = (Duration::ZERO, Cause::Other);
-        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false }
+        Self { reason: reason.into(), answered: false, flowed, cause, hopeless: false, redirect: None }
     }
 }
 
@@ -251,17 +255,34 @@ impl Job {
         if self.request.uri.scheme() == Scheme::Wcs {
             return wcs::one_try(self).await;
         }
-        let mut source = match self.start().await {
+        let mut uri = self.request.uri.clone();
+        for _ in 0..=REDIRECTS {
+            let outcome = self.dial(&uri).await;
+            let Some(to) = &outcome.redirect else { return outcome };
+            uri = match uri.redirected(to) {
+                Ok(next) => next,
+                Err(reason) => return Outcome::failed(reason),
+            };
+            let (stream, session) = (self.publication.name(), self.publication.session());
+            tracing::info!(%stream, %session, "the source redirects to {uri}");
+        }
+        Outcome::failed(format!("it redirects more than {REDIRECTS} times, at last to {uri}"))
+    }
+
+    async fn dial(&self, uri: &SourceUri) -> Outcome {
+        let mut source = match self.start(uri).await {
             Ok(source) => source,
             Err(reason) => return Outcome::failed(reason),
         };
-        let outcome = self.follow(&mut source).await;
+        let mut outcome = self.follow(&mut source, uri).await;
         source.stop().await;
+        if *uri != self.request.uri {
+            outcome.reason = format!("{} (redirected to {uri})", outcome.reason);
+        }
         outcome
     }
 
-    async fn start(&self) -> Result<Source, String> {
-        let uri = &self.request.uri;
+    async fn start(&self, uri: &SourceUri) -> Result<Source, String> {
         let dialled = self.tools.reach.dialled(uri).await.map_err(|barred| barred.to_string())?;
         let launch = self.tools.launch(uri, &dialled);
         let launch = launch.map_err(|error| error.to_string())?;
@@ -273,8 +294,8 @@ impl Job {
         started.map_err(|error| error.to_string())
     }
 
-    async fn follow(&self, source: &mut Source) -> Outcome {
-        let mut tracks = match self.find_tracks(source).await {
+    async fn follow(&self, source: &mut Source, uri: &SourceUri) -> Outcome {
+        let mut tracks = match self.find_tracks(source, uri).await {
             Ok(tracks) => tracks,
             Err(outcome) => return outcome,
         };
@@ -293,8 +314,8 @@ impl Job {
                     }
                 }
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
-                Ok(Some(SourceEvent::LedAway(reason))) => break reason,
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
+                Ok(Some(SourceEvent::Redirected(_))) => break "the source sends its players elsewhere".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
                 Ok(Some(
                     SourceEvent::Described
@@ -321,7 +342,7 @@ impl Job {
     }
 
     /// Waits until the source's tracks are known: it says so, or no further one comes for [`SETTLE`].
-    async fn find_tracks(&self, source: &mut Source) -> Result<Vec<Track>, Outcome> {
+    async fn find_tracks(&self, source: &mut Source, uri: &SourceUri) -> Result<Vec<Track>, Outcome> {
         let mut tracks = Vec::new();
         let mut refused = Vec::new();
         let mut deadline = Instant::now() + self.tools.connect_timeout;
@@ -367,8 +388,10 @@ impl Job {
                     refused.push(reason);
                 }
                 Some(SourceEvent::AllTracks) => all = true,
-                Some(SourceEvent::Failed(failure)) => return Err(self.failed(&failure).await),
-                Some(SourceEvent::LedAway(reason)) => return Err(Outcome::failed(reason)),
+                Some(SourceEvent::Failed(failure)) => return Err(self.failed(&failure, uri).await),
+                Some(SourceEvent::Redirected(to)) => {
+                    return Err(Outcome { redirect: Some(to), ..Outcome::failed("it redirects") });
+                }
                 Some(SourceEvent::Ended) | None => {
                     return Err(Outcome::failed("the source ended before it sent any media"));
                 }
@@ -376,9 +399,9 @@ impl Job {
         }
     }
 
-    async fn failed(&self, failure: &Failure) -> Outcome {
+    async fn failed(&self, failure: &Failure, uri: &SourceUri) -> Outcome {
         let unreachable = match failure.unexplained {
-            true => scheme::unreachable(&self.request.uri, &self.tools.reach).await,
+            true => scheme::unreachable(uri, &self.tools.reach).await,
             false => None,
         };
         let cause = if failure.not_found { Cause::NotFound } else { Cause::Other };

@@ -27,7 +27,7 @@ pub use scheme::{RtspTransport, Rules};
 
 use crate::admission::{Admission, Place, Refused};
 use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
-use crate::media::{Catalog, Pipelines};
+use crate::media::{Catalog, Pipelines, RtspTrust};
 use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
 use policy::SourcePolicy;
@@ -192,6 +192,8 @@ pub struct Tools {
     pub rtsp_transport: RtspTransport,
     /// Which servers may be dialled.
     pub reach: Reach,
+    /// Whose certificates RTSP sources may show.
+    pub rtsp_trust: RtspTrust,
     /// What other WCS servers are called with.
     pub wcs: wcs::Tools,
 }
@@ -526,7 +528,7 @@ impl Supervisor {
             connection: request.uri.to_string(),
             provider: scheme.provider(),
             media_type: scheme.media_type(),
-            transport: self.tools.transport(scheme),
+            transport: self.tools.transport(&request.uri),
             record: record.then(|| self.tools.recorded(scheme)),
             by: format!("{} pull of {}", scheme.media_type(), request.uri),
         })

@@ -5,7 +5,7 @@
 //! tells a server that has been put in its place. RTMP without TLS keeps the name too, as servers tell their customers
 //! apart by it; such a name is resolved once more by GStreamer.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,22 +120,6 @@ impl Reach {
             [only] => Ok(uri.dialled_at(only.ip())),
             several => Ok(uri.dialled_at(first_open(several).await)),
         }
-    }
-
-    /// Whether an address that a source names of its own accord may be dialled. Waits for the name to be resolved.
-    ///
-    /// # Errors
-    /// See [`Barred`], as a sentence.
-    pub(super) fn follows(&self, address: &str) -> Result<(), String> {
-        let uri = SourceUri::parse(address).map_err(|error| error.to_string())?;
-        let judged = || {
-            let server = Server::of(&uri)?;
-            self.judge_host(&server)?;
-            let found = (server.host.as_str(), server.port).to_socket_addrs();
-            let found = found.map_err(|error| server.unresolved(error))?.collect();
-            self.judge(&server, found, false)
-        };
-        judged().map(|_| ()).map_err(|barred: Barred| barred.to_string())
     }
 
     fn judge_host(&self, server: &Server) -> Result<(), Barred> {
@@ -272,8 +256,6 @@ mod tests {
         assert!(verdict(&reach, "rtmps://127.0.0.1/live/a").await.is_ok());
         assert!(verdict(&reach, "rtmp://localhost/live/a").await.unwrap_err().contains("the rule rtmp://*"));
         assert!(verdict(&reach, "rtsp://a.bad.example/a").await.unwrap_err().contains("the rule *.bad.example"));
-        assert!(reach.follows("rtsp://localhost/b").is_ok());
-        assert!(reach.follows("rtsp://127.0.0.1/b").is_err() && reach.follows("http://localhost").is_err());
     }
 
     #[test]

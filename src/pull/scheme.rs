@@ -103,11 +103,16 @@ impl Tools {
     }
 
     /// What a source's media comes over.
-    pub(super) fn transport(&self, scheme: Scheme) -> &'static str {
-        match (scheme, self.rtsp_transport) {
+    pub(super) fn transport(&self, uri: &SourceUri) -> &'static str {
+        match (uri.scheme(), self.rtsp_transport(uri)) {
             (Scheme::Rtsp, RtspTransport::Udp) | (Scheme::Wcs, _) => "UDP",
             _ => "TCP",
         }
+    }
+
+    /// How an RTSP source sends: the media of one over TLS stays inside of it.
+    fn rtsp_transport(&self, uri: &SourceUri) -> RtspTransport {
+        if uri.is_secure() { RtspTransport::Interleaved } else { self.rtsp_transport }
     }
 
     /// Which tracks a recording of a source takes.
@@ -129,7 +134,7 @@ impl Tools {
                 tracks.into_iter().fold(filling.value("uri", dialled), |filling, kind| filling.track(kind))
             }),
             Scheme::Rtsp => self.catalog.launch("pull-rtsp", |filling| {
-                let filling = filling.value("uri", dialled).value("protocols", self.rtsp_transport.protocols());
+                let filling = filling.value("uri", dialled).value("protocols", self.rtsp_transport(uri).protocols());
                 tracks.into_iter().fold(filling, |filling, kind| filling.track(kind))
             }),
             // Its peer dials no address: it is called over the WebSocket.
@@ -139,10 +144,9 @@ impl Tools {
         }
     }
 
-    /// What a source may bring and where it may lead on to; `pictures` is how long those of RTMP are waited for.
+    /// What a source may bring and whom it may be; `pictures` is how long those of RTMP are waited for.
     pub(super) fn source_rules(&self, request: &PullRequest, pictures: Option<Duration>) -> SourceRules {
-        let reach = self.reach.clone();
-        SourceRules { accept: self.accept(request), follow: Arc::new(move |address| reach.follows(address)), pictures }
+        SourceRules { accept: self.accept(request), pictures, trust: self.rtsp_trust.clone() }
     }
 
     /// Judges each track of a source: asked for, and let through by `rtmp_agent.sdp` where that is the rule.

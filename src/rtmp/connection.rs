@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
-use super::publishing::{Publishing, StopReason};
+use super::publishing::{PublishNews, Publishing, SIGN_OF_LIFE, make_way};
 use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
 use crate::gate::{Action, Credentials};
 use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
@@ -36,7 +36,7 @@ enum Role {
 
 /// What a role tells its connection.
 enum News {
-    Publishing(StopReason),
+    Publishing(PublishNews),
     Playing(PlayNews),
 }
 
@@ -114,6 +114,8 @@ struct Clock {
     media: Instant,
     /// When something was last written, or began to wait for it.
     written: Instant,
+    /// Since when a publisher is to show that it is there.
+    doubted: Option<Instant>,
 }
 
 impl Clock {
@@ -136,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let session = Session::new(tools.limits.clone(), now.into_std());
         let id = format!("/{remote}/{local}");
         let asking = Asking::new(tools.hooks.clone(), &id, remote.to_string());
-        let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now };
+        let clock = Clock { phase: Phase::Handshake, phase_since: now, media: now, written: now, doubted: None };
         Self {
             tools,
             reader,
@@ -222,7 +224,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 after(clock.phase_since, self.tools.handshake_timeout, "it has not connected")
             }
             Phase::Idle => after(clock.phase_since, idle, "it neither publishes nor plays"),
-            Phase::Publishing => after(clock.media, idle, "it publishes and sends no media"),
+            Phase::Publishing => {
+                let doubted = clock.doubted.and_then(|since| {
+                    after(since, SIGN_OF_LIFE, "its stream is wanted by another client, and it has been silent")
+                });
+                doubted
+                    .into_iter()
+                    .chain(after(clock.media, idle, "it publishes and sends no media"))
+                    .min_by_key(|deadline| deadline.at)
+            }
             Phase::Playing if self.output.is_empty() => None,
             Phase::Playing => after(clock.written, idle, "it plays and reads nothing"),
             Phase::Closing => after(clock.written, FAREWELL, "it reads nothing"),
@@ -245,6 +255,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn read(&mut self, bytes: &[u8]) -> Result<(), End> {
         if bytes.is_empty() {
             return Err(End::Quiet);
+        }
+        if let (Some(_), Role::Publishing(publishing)) = (self.clock.doubted.take(), &mut self.role) {
+            publishing.shows();
         }
         Ok(self.session.feed(std::time::Instant::now(), bytes)?)
     }
@@ -272,14 +285,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn news(&mut self, news: News) {
         match news {
-            News::Publishing(StopReason::Terminated(reason)) => {
+            News::Publishing(PublishNews::Terminated(reason)) => {
                 self.unpublish(reason, Leaving::ForGood).await;
                 self.farewell("NetConnection.Connect.Closed", reason);
             }
-            News::Publishing(StopReason::Failed(reason)) => {
+            News::Publishing(PublishNews::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
                 self.unpublish(&reason, Leaving::Failed).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
+            }
+            News::Publishing(PublishNews::Doubted) => {
+                self.session.ping(0);
+                self.clock.doubted.get_or_insert_with(Instant::now);
             }
             News::Playing(PlayNews::Ready) => self.play_out(),
             News::Playing(PlayNews::Over) => {
@@ -378,7 +395,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let asked = self.asking.begin(true, &wanted.name, &wanted.query, back);
         let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
-            Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
+            Ok(wanted) => {
+                let way = make_way(&self.tools.hub, &wanted.name);
+                patient((&mut self.reader, &mut self.early), stop, way).await?;
+                Publishing::start(&self.tools, wanted, &self.id).await
+            }
             Err(refusal) => Err(refusal),
         };
         match started {

@@ -11,7 +11,7 @@ use super::asking::Wanted;
 use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
-use crate::hub::{Publication, PublishError, Publisher, Recorded};
+use crate::hub::{Doubt, Hub, Publication, PublishError, Publisher, Recorded, SessionView};
 use crate::media::{Format, Ingest, Input, Kind, SourceEvent, Track};
 use crate::name::{MediaSessionId, StreamName};
 
@@ -27,15 +27,23 @@ const CHANGES: Duration = Duration::from_millis(200);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a publisher that sends faster than its frames can be parsed is held back at a time, and at most.
 const HOLD: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
+/// How long a silent publisher may take to show that it is there while another one wants its name.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How long the stream of a publisher that was not there any more waits for the one that wants it.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// WCS's word for what encoders feed.
+const MEDIA_TYPE: &str = "publish";
 /// What all times are later by, milliseconds: a composition time may be negative, a time of GStreamer's may not.
 const LATER: i64 = 10_000;
 
-/// Why a publisher must leave.
-pub(super) enum StopReason {
+/// What a publisher's connection must do.
+pub(super) enum PublishNews {
     /// Somebody outside ends it, with these words.
     Terminated(&'static str),
     /// Its stream cannot go on.
     Failed(String),
+    /// Somebody wants its name: it is to show that it is there, or to leave.
+    Doubted,
 }
 
 /// What `onMetaData` says there is.
@@ -59,6 +67,8 @@ pub(super) struct Publishing {
     decide: Option<Instant>,
     /// The newest time stamp, unwrapped, milliseconds.
     last: u64,
+    /// Who wants the name, and waits for a sign of life.
+    doubts: Vec<Doubt>,
 }
 
 impl Publishing {
@@ -72,7 +82,7 @@ impl Publishing {
             app_key: APP_KEY.into(),
             connection: connection.to_owned(),
             provider: PROVIDER,
-            media_type: "publish",
+            media_type: MEDIA_TYPE,
             transport: "TCP",
             record: (tools.record || wanted.record).then_some(Recorded::Everything),
             by: format!("RTMP from {connection}"),
@@ -96,6 +106,7 @@ impl Publishing {
             refused: Vec::new(),
             decide,
             last: 0,
+            doubts: Vec::new(),
         })
     }
 
@@ -185,21 +196,25 @@ impl Publishing {
         }
     }
 
-    /// Resolves when the publisher must leave; tells the hub of tracks meanwhile.
-    pub(super) async fn news(&mut self) -> StopReason {
+    /// Resolves when the connection has something to do; tells the hub of tracks meanwhile.
+    pub(super) async fn news(&mut self) -> PublishNews {
         loop {
             tokio::select! {
                 biased;
-                reason = self.publication.terminated() => return StopReason::Terminated(reason),
+                reason = self.publication.terminated() => return PublishNews::Terminated(reason),
+                doubt = self.publication.doubted() => {
+                    self.doubts.push(doubt);
+                    return PublishNews::Doubted;
+                }
                 event = self.ingest.event() => match event {
                     Some(SourceEvent::Track(track)) => self.note(track),
-                    Some(SourceEvent::Failed(failure)) => return StopReason::Failed(failure.to_string()),
-                    Some(SourceEvent::Ended) | None => return StopReason::Failed("the ingest has ended".into()),
+                    Some(SourceEvent::Failed(failure)) => return PublishNews::Failed(failure.to_string()),
+                    Some(SourceEvent::Ended) | None => return PublishNews::Failed("the ingest has ended".into()),
                     Some(
                         SourceEvent::Described
                         | SourceEvent::Answered
                         | SourceEvent::PicturesAwaited
-                        | SourceEvent::LedAway(_)
+                        | SourceEvent::Redirected(_)
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}
@@ -208,7 +223,7 @@ impl Publishing {
                     self.decide = None;
                     if self.tracks.is_empty() {
                         if let Some((_, reason)) = self.refused.first() {
-                            return StopReason::Failed(reason.clone());
+                            return PublishNews::Failed(reason.clone());
                         }
                     } else {
                         self.live = true;
@@ -234,19 +249,37 @@ impl Publishing {
         patience(missing, self.ingest.has(missing), refused, self.claims)
     }
 
+    /// The client has given a sign of life: who wants the name is told.
+    pub(super) fn shows(&mut self) {
+        self.doubts.drain(..).for_each(Doubt::dispel);
+    }
+
     /// Lets what was sent go through, and leaves the stream; `info` is what its players are told. `tools` given: the
-    /// stream waits for a publisher to come back.
+    /// stream waits for a publisher to come back, or for the one that wants its name.
     pub(super) async fn leave(self, info: &str, failed: bool, tools: Option<&Tools>) {
-        self.ingest.finish(DRAIN).await;
-        match tools.and_then(|tools| Some((tools, tools.linger?))) {
-            Some((tools, linger)) => {
-                let place = Place { stream: self.publication.name().clone(), session: self.publication.session() };
-                tools.hub.keep(self.publication, linger, info).await;
-                tools.absent.left(&self.asked, place, &tools.hub);
+        let Self { publication, ingest, doubts, asked, .. } = self;
+        ingest.finish(DRAIN).await;
+        let successor = (!doubts.is_empty()).then_some(HANDOVER);
+        match tools.and_then(|tools| Some((tools, tools.linger.or(successor)?))) {
+            Some((tools, wait)) => {
+                let place = Place { stream: publication.name().clone(), session: publication.session() };
+                tools.hub.keep(publication, wait, info).await;
+                tools.absent.left(&asked, place, &tools.hub);
             }
-            None if failed => self.publication.fail(info).await,
-            None => self.publication.leave(info).await,
+            None if failed => publication.fail(info).await,
+            None => publication.leave(info).await,
         }
+    }
+}
+
+/// Whoever publishes `name` over RTMP has to show that it is there, or leaves it to whoever comes now: an encoder whose
+/// network went away comes back while its old connection still looks like one.
+pub(super) async fn make_way(hub: &Hub, name: &str) {
+    let Ok(name) = StreamName::new(name) else { return };
+    let Some(stream) = hub.streams().get(&name).cloned() else { return };
+    let kind = |session: &SessionView| (session.provider, session.media_type);
+    if stream.look(|view| view.publisher().map(kind)) == Some((PROVIDER, MEDIA_TYPE)) {
+        stream.doubt(SIGN_OF_LIFE + DRAIN + HANDOVER).await;
     }
 }
 

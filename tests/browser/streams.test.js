@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { after, afterEach, before, it } from "node:test";
 import { startBrowser } from "./support/browser.js";
-import { changeClip, decoded, folder, freePort, makeClip, offsetsOf, startCamera, startClip, startJumpingClip, sleep, startNginx, startWeir, until } from "./support/processes.js";
+import { changeClip, decoded, folder, freePort, inH265, makeClip, offsetsOf, startCamera, startClip, startJumpingClip, sleep, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 let browser, weir, sdk, clips;
@@ -111,6 +111,22 @@ it("shows a camera that is asked for by its address, B-frames or not", async () 
     assert.equal(agent.status, "PLAYING");
     await weir.rest("rtsp/terminate", { uri: camera.uri });
   }
+});
+
+it("shows a camera's H.265 in its order, encoded anew once for all who watch", async () => {
+  const camera = await startCamera(await inH265(await makeClip(`${clips.path}/h265.flv`, { seconds: 30, size: "480x272" })));
+  open.push(() => camera.stop());
+  const first = await viewer(camera.uri);
+  const second = await viewer(camera.uri);
+  const before = (await first.call("received")).energy;
+  for (const one of [first, second]) smooth(await pictures(one, 4000));
+  assert.ok((await first.call("received")).energy > before, "it is heard");
+  const [stream] = await weir.rest("stream/find", { name: camera.uri, published: true });
+  assert.equal(stream.videoCodec, "H265");
+  assert.deepEqual(stream.renditions.sort(), ["H265 to H264", "mpeg4-generic to opus"]);
+  const encoders = (await weir.rest("pipelines")).filter(({ template }) => template.startsWith("transcode-"));
+  assert.equal(encoders.length, 1);
+  await weir.rest("rtsp/terminate", { uri: camera.uri });
 });
 
 it("tells who asks for a camera why there is none", async () => {

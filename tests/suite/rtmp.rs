@@ -217,6 +217,43 @@ fn a_publisher_that_comes_back_goes_on_with_its_players_and_its_recording() {
 }
 
 #[test]
+fn an_encoder_whose_old_connection_hangs_gets_in_again() {
+    let home = Home::new();
+    // Nothing but the newcomer ends the old one; and it goes on with the stream though streams do not wait here.
+    let setup = setup(&home).set("publisher_linger=0").set("rtmp_idle_timeout=600s");
+    let mut weir = setup.set("record_flash_published_streams=true").start();
+    weir.announce("its stream is wanted by another client");
+    let mut hung = Publisher::start(Clip::LONG, &uri(&weir, "cam"));
+    weir.wait_frames("cam", 60);
+    let before = weir.stream("cam").unwrap();
+    let file = home.path().join("player.nut");
+    let mut player = ffmpeg(&uri(&weir, "cam"), &file);
+    wait_until("a player", || weir.post("/rest-api/stream/find", &json!({"published": false})).status == 200);
+    // Whoever joins begins with the next frame.
+    weir.wait_frames("cam", weir.frames("cam").0 + 10);
+    hung.signal(Signal::STOP);
+    let sent = weir.frames("cam").0;
+    let mut again = Publisher::start(Clip::AV, &uri(&weir, "cam"));
+    weir.wait_frames("cam", sent + 200);
+    let now = weir.stream("cam").unwrap();
+    assert_eq!(now["mediaSessionId"], before["mediaSessionId"], "the same stream");
+    assert_ne!(now["sessionId"], before["sessionId"], "it came by another connection");
+    // The old one finds out when it wakes up, and changes nothing.
+    hung.signal(Signal::CONT);
+    assert!(!hung.ended(SOON).success());
+    again.sent();
+    wait_until("the stream to be gone", || weir.stream("cam").is_none());
+    player.ended(SOON);
+    let recorded = &home.wait_finished(1)[0];
+    for (name, file) in [("the player", &file), ("the recording", recorded)] {
+        decodes(file);
+        let pictures = probe(file).video.len();
+        println!("{name} got {pictures} pictures, the first publisher had sent {sent}");
+        assert!(pictures > Clip::AV.video_frames(), "{name} got {pictures} pictures");
+    }
+}
+
+#[test]
 fn a_stream_waits_no_longer_than_it_should() {
     let home = Home::new();
     let mut weir = setup(&home).set("publisher_linger=2s").start();

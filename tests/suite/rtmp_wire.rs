@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::{Clip, Home, Media, Nginx, Process, Publisher, Weir, decodes, probe, run, wait, wait_until};
+use crate::support::{Clip, Home, Media, Nginx, Process, Publisher, SOON, Weir, decodes, probe, run, wait, wait_until};
 
 const COMMAND: u8 = 20;
 const AUDIO: u8 = 8;
@@ -110,6 +110,29 @@ fn times_wrap_and_start_anywhere() {
     for file in home.wait_finished(3) {
         whole(&file, 225);
     }
+}
+
+#[test]
+fn a_silent_publisher_that_answers_keeps_its_name() {
+    let home = Home::new();
+    let weir = home.setup().start();
+    let mut silent = Encoder::publish(&weir, "cam");
+    wait_until("the name to be taken", || weir.stream("cam").is_some());
+    let mut other = Publisher::start(Clip::AV, &format!("rtmp://127.0.0.1:{}/live/cam", weir.port_of("rtmp.port")));
+    // A user control message (type 4) of 6 bytes on stream 0, and in it a ping (6); the answer is 7.
+    let (ping, mut heard) = ([6_u8, 4, 0, 0, 0, 0, 0, 6], Vec::<u8>::new());
+    while !heard.windows(8).any(|eight| *eight == ping) {
+        let mut some = [0; 512];
+        let len = silent.socket.read(&mut some).unwrap();
+        assert!(len > 0, "it is closed without a question");
+        heard.extend(&some[..len]);
+    }
+    assert!(silent.send(4, 0, &[0, 7, 0, 0, 0, 0]));
+    assert!(!other.ended(SOON).success(), "the name is taken");
+    assert!(weir.logged("already in use"));
+    let clip = Clip::AV.file();
+    silent.play(&clip, 0);
+    weir.wait_frames("cam", 225);
 }
 
 /// What becomes of a clock in the middle of a clip.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::camera::{self, Camera};
+use crate::support::tls::Certificate;
 use crate::support::{Dumb, Home, Media, Signal, Weir, dead_port, decodes, probe, wait, wait_until};
 use serde_json::{Value, json};
 
@@ -314,4 +315,94 @@ fn all_captures_are_recorded_when_the_setting_says_so() {
     weir.wait_frames("cam", 50);
     terminate(&weir, &camera.uri());
     decodes(&home.wait_finished(1)[0]);
+}
+
+#[test]
+fn a_camera_that_redirects_is_followed_to_rtsp_alone() {
+    let home = Home::new();
+    let camera = Camera::with(&["--auth", "digest", "admin", "p@ss"], &[camera::h264()]);
+    let weir = weir(&home);
+    let with = |user: &str, uri: String| uri.replace("rtsp://", &format!("rtsp://{user}"));
+    // Twice on the same host: user and password go along. The stream is known by the address that was asked.
+    let twice = camera::redirecting("301 Moved Permanently", &camera::redirecting("302 Found", &camera.uri()));
+    let asked = with("admin:p%40ss@", twice);
+    startup(&weir, &asked, "cam", false);
+    weir.wait_frames("cam", 10);
+    assert_eq!(agent(&weir, "cam").unwrap()["uri"], asked.replace("p%40ss", "***"));
+    // To another name of the same machine they do not go.
+    let elsewhere = camera.uri().replace("127.0.0.1", "localhost");
+    startup(&weir, &with("admin:p%40ss@", camera::redirecting("302 Found", &elsewhere)), "elsewhere", false);
+    fails_with(&weir, "elsewhere", "nauthorized");
+    for (name, location, said) in [
+        ("http", "http://127.0.0.1:1/secret", "no RTSP address"),
+        ("transport", "rtspt://127.0.0.1:1/a", "the scheme must be"),
+        ("description", "rtsp-sdp://v=0", "no RTSP address"),
+        ("nonsense", "nonsense", "no RTSP address"),
+    ] {
+        startup(&weir, &camera::redirecting("302 Found", location), name, false);
+        println!("{name}: {}", fails_with(&weir, name, said));
+    }
+    let dead = dead_port().replacen("rtmp://", "rtsp://", 1);
+    startup(&weir, &camera::redirecting("302 Found", &dead), "dead", false);
+    let said = fails_with(&weir, "dead", "Connection refused");
+    assert!(said.contains(&format!("redirected to {dead}")), "{said}");
+    let mut chain = camera.uri();
+    for _ in 0..7 {
+        chain = camera::redirecting("302 Found", &chain);
+    }
+    startup(&weir, &chain, "chain", false);
+    println!("{}", fails_with(&weir, "chain", "redirects more than 5 times"));
+    assert!(!weir.log().join("\n").contains("p%40ss"), "no password in the log");
+}
+
+#[test]
+fn cameras_over_tls_are_believed_by_their_certificates() {
+    let home = Home::new();
+    let Certificate { ca, chain, key } = Certificate::make(home.path());
+    let options = ["--auth", "basic", "admin", "pass", "--tls", chain.to_str().unwrap(), key.to_str().unwrap()];
+    let camera = Camera::with(&options, &[camera::h264(), camera::aac()]);
+    let secure = |host: &str| camera.uri_of("admin:pass@").replace("rtsp://", "rtsps://").replace("127.0.0.1", host);
+    // Media stays in the connection, whatever the setting says.
+    let mut believing = home
+        .setup()
+        .set(&format!("rtsp_ca_file={}", ca.display()))
+        .set("rtsp_interleaved_mode=false")
+        .set("stream_record_policy=streamName")
+        .start();
+    believing.tolerate("pull has no source");
+    startup(&believing, &secure("localhost"), "cam", true);
+    startup(&believing, &camera::redirecting("302 Found", &secure("localhost")), "redirected", false);
+    believing.wait_frames("cam", 60);
+    believing.wait_frames("redirected", 10);
+    assert_eq!(believing.stream("cam").unwrap()["transport"], "TCP");
+    startup(&believing, &secure("127.0.0.1"), "other", false);
+    println!("{}", fails_with(&believing, "other", "it is for another host"));
+    startup(&believing, &camera.uri_of("admin:pass@"), "open", false);
+    println!("{}", fails_with(&believing, "open", ""));
+    terminate(&believing, &secure("localhost"));
+    steady(&probe(&home.wait_finished(1)[0]));
+    drop(believing);
+
+    let strict = weir(&home);
+    startup(&strict, &secure("localhost"), "cam", false);
+    println!("{}", fails_with(&strict, "cam", "nobody who is trusted has signed it"));
+    drop(strict);
+
+    let mut careless = home.setup().set("rtsp_insecure=true").start();
+    careless.announce("certificates of cameras are NOT verified");
+    startup(&careless, &secure("127.0.0.1"), "cam", false);
+    careless.wait_frames("cam", 10);
+}
+
+#[test]
+fn settings_of_cameras_that_cannot_be_had_stop_the_start() {
+    let home = Home::new();
+    let file = home.path().join("ca.pem");
+    std::fs::write(&file, "nothing").unwrap();
+    for setting in [format!("rtsp_ca_file={}", file.display()), "rtsp_client_address=172.16.0.3".to_owned()] {
+        let output = home.setup().set(&setting).run();
+        let said = String::from_utf8_lossy(&output.stderr);
+        println!("{said}");
+        assert!(!output.status.success() && said.contains(setting.split('=').next().unwrap()), "{said}");
+    }
 }

@@ -48,6 +48,7 @@ async fn room() -> Room {
         rtmp: Rules { record_all: false, idle_timeout: None },
         rtsp: Rules { record_all: false, idle_timeout: None },
         rtsp_transport: RtspTransport::Interleaved,
+        rtsp_trust: Default::default(),
     };
     let users = Users::open(&store).await.unwrap().0;
     users.add("bob", "hunter2", Role::User).await.unwrap();

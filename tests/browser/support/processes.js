@@ -184,6 +184,14 @@ export async function makeClip(file, { seconds = 20, size = "640x360", video = [
   return file;
 }
 
+/** The same with its pictures in H.265, B-frames among them, as Matroska. */
+export async function inH265(clip) {
+  const file = clip.replace(/\.flv$/, ".mkv");
+  const x265 = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=2:keyint=50:log-level=none"];
+  await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", clip, ...x265, "-c:a", "copy", file]);
+  return file;
+}
+
 /** Copies an FLV file with other bodies of its tags: `change` gets a type (8 sound, 9 pictures), milliseconds and a body. */
 export async function changeClip(from, to, change) {
   const bytes = await readFile(from);
@@ -208,11 +216,13 @@ export function startClip(file, uri, ...more) {
   return { stop: () => ffmpeg.end(), ended: ffmpeg.ended, log: ffmpeg.log };
 }
 
-/** A camera that plays a clip in real time, from its beginning for the first who asks. */
+/** A camera that plays a clip in real time, from its beginning for the first who asks: H.264 in FLV, H.265 in Matroska. */
 export async function startCamera(file) {
-  const launch = `filesrc location=${file} ! flvdemux name=d d.video ! queue ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 `
-    + "d.audio ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97";
-  const program = resolve(ROOT, "tests/support/rtsp_server.py");
+  const flv = file.endsWith(".flv");
+  const [demuxer, video, codec] = flv ? ["flvdemux", "video", "h264"] : ["matroskademux", "video_0", "h265"];
+  const launch = `filesrc location=${file} ! ${demuxer} name=d d.${video} ! queue ! ${codec}parse ! rtp${codec}pay name=pay0 pt=96 config-interval=-1 `
+    + `d.${flv ? "audio" : "audio_0"} ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97`;
+  const program = resolve(ROOT, "tests/suite/support/rtsp_server.py");
   const port = await freePort();
   // Debian's own: another Python that comes first in the path has no GStreamer.
   const server = start("/usr/bin/python3", [program, "--port", String(port), `/cam=${launch}`]);

@@ -126,6 +126,32 @@ impl Camera {
     }
 }
 
+/// A server that sends whoever asks to another address, and says `status` to it: the address to ask. Its thread ends
+/// with the test program.
+pub fn redirecting(status: &str, location: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = format!("RTSP/1.0 {status}\r\nLocation: {location}\r\n");
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || redirect(&client, &answer));
+        }
+    });
+    format!("rtsp://127.0.0.1:{port}/old")
+}
+
+/// Answers each request, with its number.
+fn redirect(client: &TcpStream, answer: &str) -> Option<()> {
+    let mut lines = BufReader::new(client).lines();
+    loop {
+        let request: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let number = request.iter().find(|line| line.starts_with("CSeq"))?;
+        let mut client = client;
+        client.write_all(format!("{answer}{number}\r\n\r\n").as_bytes()).ok()?;
+    }
+}
+
 /// A way to a camera on which the media of its second track begins late: the address to use. Its thread ends with the
 /// connections it carries.
 pub fn muted(camera: &Camera, until: Duration) -> String {

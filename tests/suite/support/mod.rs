@@ -11,7 +11,7 @@ mod process;
 mod rest;
 mod server;
 mod source;
-mod tls;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

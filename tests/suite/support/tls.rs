@@ -1,14 +1,56 @@
-//! TLS in front of a server that has none.
+//! Certificates for servers of the tests, and TLS in front of a server that has none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A certificate for `localhost`, and the CA that signed it.
+pub struct Certificate {
+    /// The CA's certificate, PEM.
+    pub ca: PathBuf,
+    /// The server's certificate, PEM.
+    pub chain: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
+impl Certificate {
+    /// A new one, in files in `dir`.
+    pub fn make(dir: &Path) -> Self {
+        Self::with(dir, |_| {})
+    }
+
+    /// One that is changed before it is signed.
+    pub fn with(dir: &Path, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Relaxed);
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let own_key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        change(&mut params);
+        let own = params.signed_by(&own_key, &issuer).unwrap();
+        let file = |name: &str, pem: String| {
+            let path = dir.join(format!("{name}-{number}.pem"));
+            std::fs::write(&path, pem).unwrap();
+            path
+        };
+        Self {
+            ca: file("ca", issuer.pem()),
+            chain: file("server", own.pem()),
+            key: file("key", own_key.serialize_pem()),
+        }
+    }
+}
 
 /// Takes TLS for `localhost` on a port of its own and passes the rest on.
 pub struct TlsProxy {
@@ -26,17 +68,12 @@ impl TlsProxy {
 
     /// One whose certificate is changed before it is signed.
     pub fn with(dir: &Path, to: u16, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        change(&mut params);
-        let own = params.signed_by(&key, &issuer).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let Certificate { ca, chain, key } = Certificate::with(dir, change);
+        let own = CertificateDer::from_pem_file(chain).unwrap();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let config = config.with_single_cert(vec![own.der().clone()], key).unwrap();
+        let config = config.with_single_cert(vec![own], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -52,8 +89,6 @@ impl TlsProxy {
                 });
             }
         });
-        let ca = dir.join(format!("ca-{port}.pem"));
-        std::fs::write(&ca, issuer.pem()).unwrap();
         Self { port, ca, _runtime: runtime }
     }
 }
