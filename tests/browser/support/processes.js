@@ -163,6 +163,9 @@ export function startEncoder(uri, gop = 25) {
   return { stop: () => ffmpeg.end(), log: ffmpeg.log };
 }
 
+/** The first tenth of each second. */
+const BEEP = "if(lt(mod(t,1),0.1),0.5*sin(2*PI*1000*t),0)";
+
 /**
  * A clip of pictures 25 times a second, each with its number (modulo 65536) in its top as sixteen bars, the lowest bit
  * first; below it is white for the first tenth of each second, while the sound is a beep, and black otherwise.
@@ -171,12 +174,11 @@ export async function makeClip(file, { seconds = 20, size = "640x360", video = [
   const [width, height] = size.split("x").map(Number);
   const [bars, rest] = [Math.ceil(height / 16), height - Math.ceil(height / 16)];
   const bit = `mod(floor(N/pow(2,floor(X*16/${width}))),2)`;
-  const beep = "if(lt(mod(t,1),0.1),0.5*sin(2*PI*1000*t),0)";
   await run("ffmpeg", [
     "-nostdin", "-v", "error", "-y",
     "-f", "lavfi", "-i", `color=black:s=${width}x${bars}:r=25,format=yuv420p,geq=lum='if(${bit},235,16)':cb=128:cr=128`,
     "-f", "lavfi", "-i", `color=black:s=${width}x${rest}:r=25,format=yuv420p,drawbox=c=white:t=fill:enable='lt(mod(t,1),0.0999)'`,
-    "-f", "lavfi", "-i", `aevalsrc='${beep}':s=48000`,
+    "-f", "lavfi", "-i", `aevalsrc='${BEEP}':s=48000`,
     "-filter_complex", "[0][1]vstack", "-t", String(seconds),
     "-c:v", "libx264", "-preset", "veryfast", "-g", "50", "-sc_threshold", "0", "-b:v", "600k", "-pix_fmt", "yuv420p", ...video,
     "-c:a", "aac", "-b:a", "64k", ...audio, ...options, "-f", "flv", file,
@@ -190,6 +192,13 @@ export async function inH265(clip) {
   const x265 = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=2:keyint=50:log-level=none"];
   await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", clip, ...x265, "-c:a", "copy", file]);
   return file;
+}
+
+/** Copies a clip with its pictures as they are, and its beeps encoded anew. */
+export async function changeSound(from, to, audio) {
+  const beeps = ["-f", "lavfi", "-i", `aevalsrc='${BEEP}':s=48000`];
+  await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", from, ...beeps, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", ...audio, "-shortest", "-f", "flv", to]);
+  return to;
 }
 
 /** Copies an FLV file with other bodies of its tags: `change` gets a type (8 sound, 9 pictures), milliseconds and a body. */
