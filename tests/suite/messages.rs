@@ -328,8 +328,7 @@ fn media_that_breaks_is_told() {
     weir.announce("a publisher's pipeline failed");
     let (mut page, sender) = (Page::established(&weir), Sender::new());
     page.publish("p", "p", &sender.offer());
-    page.hears("setRemoteSDP");
-    sender.answered(page.last_sdp().unwrap());
+    sender.answered(page.hears("setRemoteSDP")[1].as_str().unwrap());
     let mut status = page.status();
     if status.0 == "PUBLISHING" {
         status = page.status();
