@@ -73,7 +73,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("rtsp_interleaved_mode", "false"),
     ("wcs_agent_ssl", "true"),
     ("wcs_agent_ca_file", "/etc/ca.pem"),
-    ("rest_hook_ca_file", "/etc/hooks.pem"),
     ("wcs_agent_insecure", "true"),
     ("wcs_agent_connect_timeout", "11"),
     ("wcs_agent_answer_timeout", "12"),
@@ -88,6 +87,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("rest_hook_send_hash", "true"),
     // What a secret is shown as.
     ("rest_hook_secret_key", "***"),
+    ("rest_hook_ca_file", "/etc/hooks.pem"),
     ("rest_hook_queue", "20"),
     ("rest_hook_queue_time", "7"),
     ("keep_alive_streaming_sessions_enabled", "true"),
