@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -429,10 +428,10 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
         );
     }
     let trust = Trust { ca_file: wcs.ca_file.clone(), setting: "wcs_agent_ca_file", insecure: wcs.insecure };
-    let tls = wcs.ssl.then(|| Ok(TlsConnector::from(Arc::new(trust.config()?)))).transpose();
+    let tls = wcs.ssl.then(|| trust.connector()).transpose();
     let limits =
         Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
-    let tls = tls.map_err(|error: String| anyhow::Error::msg(error)).context("wss cannot be made (wcs_agent_ssl)")?;
+    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
         dial: Dial { limits, connect: wcs.connect_timeout, tls, reach: reach(config), gate: Gate::new(&config.gate) },

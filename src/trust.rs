@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -40,6 +41,14 @@ impl Trust {
             config.with_root_certificates(self.roots()?)
         };
         Ok(config.with_no_client_auth())
+    }
+
+    /// What makes connections over TLS.
+    ///
+    /// # Errors
+    /// See [`Trust::config`].
+    pub fn connector(&self) -> Result<TlsConnector, String> {
+        Ok(TlsConnector::from(Arc::new(self.config()?)))
     }
 
     /// The system's certificates and those of `ca_file`.

@@ -283,6 +283,7 @@ fn end_of(reason: EndReason) -> End {
         // The SDK closes its connection before its stop message is read.
         EndReason::ClosedByPeer | EndReason::Left => End::Stopped("Stopped by user".into()),
         EndReason::StreamEnded => failed(STOPPED_BY_PUBLISHER),
+        // No browser hears it from a weir that stops: their connections are closed before the relay is.
         EndReason::RelayStopped => failed("Requested stream shutdown"),
         EndReason::Internal => failed("Failed by error"),
     }

@@ -296,3 +296,53 @@ fn keep_alive_may_be_the_websockets_own_or_none() {
     page.say("ping", &Value::Null);
     page.hears("pong");
 }
+
+#[test]
+fn a_browser_that_cannot_be_reached_is_told() {
+    let home = Home::new();
+    let weir = home.start();
+    // Nobody answers at its candidate.
+    let deaf = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    let candidate = format!("a=candidate:1 1 UDP 2122252543 127.0.0.1 {port} typ host\r\na=end-of-candidates\r\n");
+    let with =
+        |line: &str| if line.starts_with("a=mid:") { format!("{line}\r\n{candidate}") } else { format!("{line}\r\n") };
+    let offer: String = PUBLISH.lines().map(with).collect();
+    let mut page = Page::established(&weir);
+    page.publish("p", "p", &offer);
+    page.hears("setRemoteSDP");
+    assert_eq!(page.status(), failed("Failed by ICE error"));
+}
+
+/// Templates of an operator's: the publisher's breaks after some pictures, the viewers' cannot be started.
+#[test]
+fn media_that_breaks_is_told() {
+    let home = Home::new();
+    let folder = home.path().join("pipelines");
+    std::fs::create_dir(&folder).unwrap();
+    let whole = include_str!("../../pipelines/publish-webrtc.launch");
+    let breaking = whole.replace("! {video_out}", "! identity error-after=30 ! {video_out}");
+    std::fs::write(folder.join("publish-webrtc.launch"), &breaking).unwrap();
+    let start = || home.setup().arg("--pipelines").arg("pipelines").start();
+    let mut weir = start();
+    weir.announce("a publisher's pipeline failed");
+    let (mut page, sender) = (Page::established(&weir), Sender::new());
+    page.publish("p", "p", &sender.offer());
+    sender.answered(page.hears("setRemoteSDP")[1].as_str().unwrap());
+    let mut status = page.status();
+    if status.0 == "PUBLISHING" {
+        status = page.status();
+    }
+    assert_eq!(status, failed("Failed by error"));
+    drop(weir);
+
+    std::fs::write(folder.join("publish-webrtc.launch"), whole).unwrap();
+    let play = include_str!("../../pipelines/play-webrtc.launch").replace("! rtpvp8pay", "! nosuchthing ! rtpvp8pay");
+    std::fs::write(folder.join("play-webrtc.launch"), play).unwrap();
+    let mut weir = start();
+    weir.announce("GStreamer has no element nosuchthing");
+    let (_publisher, _sender) = publishing(&weir, "s");
+    let mut page = Page::established(&weir);
+    page.play("v", "s", PLAY);
+    assert_eq!(page.status(), failed("Failed by error"));
+}

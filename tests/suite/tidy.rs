@@ -173,7 +173,7 @@ fn crates_stay_in_their_rooms() {
         ("reqwest", &["hook"]),
         ("prometheus_client", &["meter", "api"]),
         ("procfs", &["api", "admission"]),
-        ("tokio_rustls", &["tls", "pull"]),
+        ("tokio_rustls", &["tls", "trust", "pull"]),
         ("rcgen", &["tls", "media"]),
         ("anyhow", &["main", "server"]),
         ("clap", &["main", "cli"]),
