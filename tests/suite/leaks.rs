@@ -13,9 +13,9 @@ const GROWTH: f64 = 10.0;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Use {
-    threads: usize,
-    descriptors: usize,
-    megabytes: f64,
+    pub threads: usize,
+    pub descriptors: usize,
+    pub megabytes: f64,
 }
 
 pub fn used(weir: &Weir) -> Use {
