@@ -135,7 +135,7 @@ impl Server {
             users,
             hub: hub.clone(),
             pulls: pulls.clone(),
-            records: index.dir().into(),
+            recordings: index.clone(),
             settings: config.settings().into(),
         };
         let access = match config.http.auth {
