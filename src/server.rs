@@ -138,7 +138,7 @@ impl Server {
             users,
             hub: hub.clone(),
             pulls: pulls.clone(),
-            records: index.dir().into(),
+            recordings: index.clone(),
             settings: config.settings().into(),
         };
         let access = match config.http.auth {

@@ -15,10 +15,10 @@ use warp::http::{HeaderValue, Method, StatusCode, header};
 use super::Api;
 use super::error::ApiError;
 use super::range::{self, Wanted};
-use super::recordings::State;
 use super::request::Request;
 use super::routes::{Answer, Response, empty};
 use super::version::{Version, insert};
+use crate::record::FileState;
 
 /// How much of a file is in memory for one reader.
 const PIECE: usize = 64 * 1024;
@@ -36,7 +36,7 @@ struct Found {
 /// `/client/records/{name}`: a finished recording, whole or in part.
 pub async fn record(api: &Api, request: &Request, name: &str) -> Result<Answer, ApiError> {
     let none = || ApiError::not_found("RecordNotFound", "there is no finished recording of that name");
-    let name = plain(name).filter(|name| State::of(name) == State::Finished).ok_or_else(none)?;
+    let name = plain(name).filter(|name| FileState::of(name) == FileState::Finished).ok_or_else(none)?;
     let dir = api.recordings.dir();
     let mut found = found(dir, &dir.join(&name)).await.map_err(|_| none())?;
     // By its extension alone it could be TypeScript.

@@ -4,7 +4,6 @@ mod apps;
 mod live;
 mod people;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +13,7 @@ use super::table::List;
 use crate::hook::application::{ApplicationError, Applications};
 use crate::hub::Hub;
 use crate::pull::Pulls;
+use crate::record::Index;
 use crate::users::{ADMIN, Role, UserError, Users};
 
 /// The longest line, in bytes, answers to questions included.
@@ -30,8 +30,8 @@ pub struct Console {
     pub hub: Hub,
     /// Pull agents.
     pub pulls: Pulls,
-    /// `record_dir`.
-    pub records: Arc<Path>,
+    /// What is known of the recorded files.
+    pub recordings: Index,
     /// The settings in effect, secrets masked.
     pub settings: Arc<[(&'static str, String)]>,
 }

@@ -44,7 +44,7 @@ pub use payloader::Payloader;
 pub use peer::{Agreed, Peer, PeerEvent, PeerOptions, Receive, Sending};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
-pub use recording::{CutRule, Feed, FeedEvent, Part, PartEvent, Rest};
+pub use recording::{Beginning, CutRule, Feed, FeedEvent, Part, PartEvent, Rest};
 pub use rendition::Rendition;
 pub use rtsp::RtspTrust;
 pub use snapshot::snapshot;

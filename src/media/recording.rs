@@ -13,25 +13,21 @@
 //! stream with a 10 s GOP leaves an empty file, where mp4mux fed directly leaves all but the last fragment.)
 
 use std::collections::VecDeque;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_app::AppSrc;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::bus::{BusEvent, Failure};
 use super::fanout::{Consumer, Fanout, Frame, Link};
-use super::moof;
-use super::pipeline::{MediaError, Parse, Pipeline};
-use super::pipelines::Pipelines;
-use super::template::Launch;
-use super::track::{Kind, Track};
-use crate::name::StreamName;
+use super::track::Kind;
+
+mod part;
+
+use part::{Input, push_all};
+pub use part::{Part, PartEvent, Rest};
 
 /// Bytes that may wait for a slow disk, a track. Past it the recording fails rather than eat the memory of all.
 const QUEUE_LIMIT: usize = 48 << 20;
@@ -81,37 +77,38 @@ pub enum FeedEvent {
     Rest(Rest),
 }
 
-/// Frames on their way into a part; only [`Part::take`] can use them.
-pub struct Rest {
-    kind: Kind,
-    frames: VecDeque<Frame>,
-}
-
 /// A recording's place in a stream. Dropping it ends the feed with the next frame: both halves hand over what they
 /// hold and end their part.
 pub struct Feed {
     _link: Link,
     supplies: Vec<(Kind, Sender<Input>)>,
+    beginning: Beginning,
 }
 
-/// One track's way into a part.
-#[derive(Clone)]
-struct Input {
-    source: AppSrc,
-    /// The end of the newest frame that went in, of any track, on the stream's time line.
-    end: Arc<AtomicU64>,
-    /// The track's format as the stream tells it.
-    caps: Option<gst::Caps>,
-}
+/// Where the tracks of a feed begin, as it becomes known: the feed before it ends there.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning(Arc<[AtomicU64; 2]>);
 
-impl Input {
-    /// Ends the track. One that never had a frame says at least what it would have been: a muxer of transport streams
-    /// gives up over a track without a format.
-    fn close(&self) {
-        if self.source.caps().is_none() {
-            self.source.set_caps(self.caps.as_ref());
+impl Beginning {
+    /// A track's first frame on the stream's time line; `None` where none has come.
+    pub fn of(&self, kind: Kind) -> Option<Duration> {
+        // No frame is before the stream's origin, which is later than 0.
+        Some(self.place(kind).load(Relaxed)).filter(|time| *time > 0).map(Duration::from_nanos)
+    }
+
+    fn place(&self, kind: Kind) -> &AtomicU64 {
+        match kind {
+            Kind::Video => &self.0[0],
+            Kind::Audio => &self.0[1],
         }
-        let _ = self.source.end_of_stream();
+    }
+
+    fn note(&self, kind: Kind, time: u64) {
+        let _ = self.place(kind).compare_exchange(0, time.max(1), Relaxed, Relaxed);
+    }
+
+    fn forget(&self, kind: Kind) {
+        self.place(kind).store(0, Relaxed);
     }
 }
 
@@ -119,10 +116,11 @@ impl Feed {
     /// Takes the tracks of `kinds` from `fanout`, beginning with the cached GOP.
     pub fn attach(fanout: &Fanout, kinds: &[Kind], rule: CutRule, events: &UnboundedSender<FeedEvent>) -> Self {
         let mut supplies = Vec::new();
+        let beginning = Beginning::default();
         let mut half = |kind| {
             let (sender, inbox) = channel();
             supplies.push((kind, sender));
-            Half::new(kind, inbox, events.clone())
+            Half::new(kind, inbox, events.clone(), beginning.clone())
         };
         let shared = Arc::new(Shared {
             birth: Instant::now(),
@@ -159,6 +157,7 @@ impl Feed {
                     caps: None,
                     leader: Weak::new(),
                     lost: false,
+                    changed: false,
                     steady: Steady::default(),
                 };
                 let (leader, follower) = (Arc::new(Mutex::new(leader)), Arc::new(Mutex::new(follower)));
@@ -169,7 +168,12 @@ impl Feed {
             (Kind::Video, false) => fanout.join(Box::new(Arc::new(Mutex::new(leader))), Box::new(Ignore)),
             (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(Arc::new(Mutex::new(leader)))),
         };
-        Self { _link: link, supplies }
+        Self { _link: link, supplies, beginning }
+    }
+
+    /// Where its tracks begin.
+    pub fn beginning(&self) -> Beginning {
+        self.beginning.clone()
     }
 
     /// Hands the part that was asked for to both halves.
@@ -240,11 +244,12 @@ struct Half {
     waiting: VecDeque<Frame>,
     waiting_bytes: usize,
     events: UnboundedSender<FeedEvent>,
+    beginning: Beginning,
 }
 
 impl Half {
-    fn new(kind: Kind, supplies: Receiver<Input>, events: UnboundedSender<FeedEvent>) -> Self {
-        Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events }
+    fn new(kind: Kind, supplies: Receiver<Input>, events: UnboundedSender<FeedEvent>, beginning: Beginning) -> Self {
+        Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events, beginning }
     }
 
     fn tell(&self, event: FeedEvent) {
@@ -253,6 +258,7 @@ impl Half {
     }
 
     fn push(&mut self, frame: Frame) {
+        self.beginning.note(self.kind, frame.time);
         self.waiting_bytes += frame.size;
         let first = self.waiting.front().map_or(frame.time, |first| first.time);
         let full = frame.time.abs_diff(first) + frame.duration() >= BATCH;
@@ -269,13 +275,24 @@ impl Half {
     }
 
     fn flush(&mut self) {
-        if self.input.is_none() {
-            self.input = self.supplies.try_recv().ok();
-        }
-        if let Some(input) = &self.input {
+        if self.is_supplied()
+            && let Some(input) = &self.input
+        {
             self.waiting_bytes = 0;
             push_all(input, &mut self.waiting);
         }
+    }
+
+    fn is_supplied(&mut self) -> bool {
+        self.input = self.input.take().or_else(|| self.supplies.try_recv().ok());
+        self.input.is_some()
+    }
+
+    /// Forgets what has not gone into a part yet.
+    fn forget(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.beginning.forget(self.kind);
     }
 
     /// Ends the running part.
@@ -283,24 +300,6 @@ impl Half {
         self.flush();
         if let Some(input) = self.input.take() {
             input.close();
-        }
-    }
-}
-
-/// Hands the frames over: the first of them as a sample, which brings caps and time line along, and those that share
-/// both with it as one list.
-fn push_all(input: &Input, frames: &mut VecDeque<Frame>) {
-    while let Some(first) = frames.pop_front() {
-        let sample = &first.sample;
-        let alike = |frame: &&Frame| frame.sample.caps() == sample.caps() && frame.sample.segment() == sample.segment();
-        let count = frames.iter().take_while(alike).count();
-        let end = frames.iter().take(count).chain([&first]).map(|frame| frame.time + frame.duration()).max();
-        input.end.fetch_max(end.unwrap_or(0), Relaxed);
-        // A part that failed has said so on its bus.
-        let _ = input.source.push_sample(sample);
-        if count > 0 {
-            let list = frames.drain(..count).filter_map(|frame| frame.sample.buffer_owned()).collect();
-            let _ = input.source.push_buffer_list(list);
         }
     }
 }
@@ -412,6 +411,7 @@ struct Follower {
     caps: Option<gst::Caps>,
     leader: Weak<Mutex<Leader>>,
     lost: bool,
+    changed: bool,
     steady: Steady,
 }
 
@@ -463,12 +463,8 @@ impl Follower {
             return;
         }
         self.look();
-        let caps = frame.sample.caps();
-        if self.caps.is_none() {
-            self.caps = frame.sample.caps_owned();
-        } else if self.caps.as_deref() != caps {
-            self.caps = frame.sample.caps_owned();
-            self.half.tell(FeedEvent::Changed);
+        if self.is_of_another_format(frame) {
+            return;
         }
         self.held.push_back(frame.clone());
         let oldest_wait = frame.time.saturating_sub(HOLD_LIMIT);
@@ -477,6 +473,23 @@ impl Follower {
 }
 
 impl Follower {
+    /// Whether the running part cannot take it: the feed that follows does. One that has just begun does not take what
+    /// the cache had from before the change, which the feed before it has.
+    fn is_of_another_format(&mut self, frame: &Frame) -> bool {
+        let known = self.caps.is_some();
+        if !self.changed && self.caps.as_deref() != frame.sample.caps() {
+            self.caps = frame.sample.caps_owned();
+            self.changed = known && self.half.is_supplied();
+            if self.changed {
+                self.half.tell(FeedEvent::Changed);
+            } else if known {
+                self.held.clear();
+                self.half.forget();
+            }
+        }
+        self.changed
+    }
+
     /// Hands over everything, and ends every part but the running one.
     fn end(&mut self) {
         self.release(u64::MAX);
@@ -490,88 +503,5 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// One file being written.
-pub struct Part {
-    pipeline: Pipeline,
-    inputs: Vec<(Kind, Input)>,
-    start: Duration,
-    end: Arc<AtomicU64>,
-}
-
-/// How a part ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PartEvent {
-    /// The file is complete.
-    Finished,
-    /// It could not be written further.
-    Failed(Failure),
-}
-
-impl Part {
-    /// Starts the pipeline of a part whose time stamps begin with `start` of the stream's time line.
-    ///
-    /// # Errors
-    /// See [`MediaError`]: among others a file that cannot be created.
-    pub async fn start(
-        pipelines: &Pipelines,
-        launch: Launch,
-        stream: &StreamName,
-        tracks: &[Track],
-        start: Duration,
-    ) -> Result<Self, MediaError> {
-        let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
-        let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
-        if let Ok(muxer) = pipeline.element("mux") {
-            moof::mend_written_by(&muxer);
-        }
-        let end = Arc::<AtomicU64>::default();
-        let mut inputs = Vec::new();
-        for kind in kinds {
-            let source: AppSrc = pipeline.element(&format!("{}_in", kind.label()))?;
-            if let Some(pad) = source.static_pad("src") {
-                pad.set_offset(-i64::try_from(start.as_nanos()).unwrap_or(i64::MAX));
-            }
-            let track = tracks.iter().find(|track| track.kind == kind);
-            let caps = track.and_then(|track| gst::Caps::from_str(&track.caps).ok());
-            inputs.push((kind, Input { source, end: end.clone(), caps }));
-        }
-        pipeline.play().await?;
-        Ok(Self { pipeline, inputs, start, end })
-    }
-
-    /// From its first frame to the end of its newest.
-    pub fn duration(&self) -> Duration {
-        Duration::from_nanos(self.end.load(Relaxed)).saturating_sub(self.start)
-    }
-
-    /// Frames a feed could not hand over itself; the track ends after them.
-    pub fn take(&self, mut rest: Rest) {
-        if let Some((_, input)) = self.inputs.iter().find(|(kind, _)| *kind == rest.kind) {
-            push_all(input, &mut rest.frames);
-            input.close();
-        }
-    }
-
-    /// Ends every track that has not ended yet.
-    pub fn finish(&self) {
-        for (_, input) in &self.inputs {
-            input.close();
-        }
-    }
-
-    /// How it ends.
-    pub async fn ended(&mut self) -> PartEvent {
-        match self.pipeline.events.recv().await {
-            Some(BusEvent::Error(failure)) => PartEvent::Failed(failure),
-            Some(BusEvent::Eos) | None => PartEvent::Finished,
-        }
-    }
-
-    /// Stops the pipeline; the file is closed when this returns.
-    pub async fn stop(self) {
-        self.pipeline.stop().await;
     }
 }

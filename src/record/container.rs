@@ -1,17 +1,17 @@
 //! Which container a stream is recorded in. Pure. Source: wcs.md 6.2, 14.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use super::empty::hide_empty_tracks;
-use super::matroska::repair_matroska;
+use super::matroska::{repair_matroska, trim_matroska};
 use super::repair::{RepairError, Repaired, repair_mp4};
+use super::transport::{repair_transport, trim_transport};
+use super::trim::{Until, trim_mp4};
 use crate::config::{Container, RecordFormats, WebmAudio};
 use crate::hub::Recorded;
 use crate::media::{Codec, Kind, Track};
-
-/// The size of a transport stream's packets, bytes (ISO/IEC 13818-1).
-const TS_PACKET: u64 = 188;
 
 impl Container {
     /// The launch template that writes it.
@@ -25,34 +25,32 @@ impl Container {
         }
     }
 
-    /// Reads what is in a written file and mends what a process that died left open. `written` is how long its frames
-    /// were, where that is known.
+    /// Reads what is in a written file and mends what a process that died left open.
     ///
     /// # Errors
     /// See [`RepairError`].
-    pub(super) fn mend(self, file: &Path, written: Duration) -> Result<Repaired, RepairError> {
+    pub(super) fn mend(self, file: &Path) -> Result<Repaired, RepairError> {
         match self {
             Container::Mp4 => {
                 hide_empty_tracks(file)?;
                 repair_mp4(file)
             }
             Container::WebM | Container::Mkv => repair_matroska(file),
-            Container::Ts => {
-                let bytes = std::fs::metadata(file)?.len();
-                // Plays up to its last whole packet as it is.
-                let kept = bytes - bytes % TS_PACKET;
-                std::fs::OpenOptions::new().write(true).open(file)?.set_len(kept)?;
-                Ok(Repaired {
-                    bytes_kept: kept,
-                    bytes_cut: bytes - kept,
-                    duration: written,
-                    video_frames: 0,
-                    audio_frames: 0,
-                    first_fragment_missing: false,
-                    was_finished: bytes == kept,
-                })
-            }
+            Container::Ts => repair_transport(file),
         }
+    }
+
+    /// Takes the frames from `until` on off a finished file; one that has no frame then is left empty.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn trim(self, file: &Path, until: Until) -> io::Result<()> {
+        let something_left = match self {
+            Container::Mp4 => trim_mp4(file, until)?,
+            Container::WebM | Container::Mkv => trim_matroska(file, until)?,
+            Container::Ts => trim_transport(file, until)?,
+        };
+        if something_left { Ok(()) } else { OpenOptions::new().write(true).open(file)?.set_len(0) }
     }
 }
 

@@ -5,25 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::index::{Entry, Index};
 use super::name::{NameEnd, NameFacts};
 use super::recorder::{Writing, millis, off_thread, pending_name};
 use super::repair::{RepairError, Repaired};
+use super::trim::Until;
 use super::{Rules, Tools, files};
 use crate::config::Container;
 use crate::event::Event;
-use crate::media::{Part, PartEvent};
+use crate::media::{Beginning, Kind, Part, PartEvent};
 use crate::name::{MediaSessionId, StreamName};
 
-/// How long a part whose successor runs may wait for its follower to end it.
-const STRAGGLER: Duration = Duration::from_millis(1500);
+/// How long a part whose successor runs may wait for its follower to end it: longer than it takes to tell that sound is
+/// lost, as what has come of it until then belongs to the part.
+const STRAGGLER: Duration = Duration::from_secs(5);
 /// How long a part may take from its last frame to a finished file.
 const FINISHING: Duration = Duration::from_secs(8);
 
 /// How a part is closed.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Closing {
     /// No part follows it.
     pub(super) last: bool,
@@ -31,6 +34,20 @@ pub(super) struct Closing {
     pub(super) followed: bool,
     /// It has all its frames and only needs its end; otherwise its pipeline has failed.
     pub(super) whole: bool,
+    /// Where a feed begins that has joined meanwhile and has all frames from there on.
+    pub(super) next: Option<Beginning>,
+}
+
+impl Closing {
+    /// A part with another behind it.
+    pub(super) const IN_ORDER: Self = Self { last: false, followed: false, whole: true, next: None };
+
+    /// Where a part that began at `start` is to end: what the next feed has begins there.
+    fn until(&self, start: Duration) -> Option<Until> {
+        let next = self.next.as_ref()?;
+        let place = |kind| next.of(kind).map(|time: Duration| time.saturating_sub(start));
+        Some(Until { video: place(Kind::Video), audio: place(Kind::Audio) })
+    }
 }
 
 /// What finishes a part.
@@ -40,23 +57,28 @@ pub(super) struct Finisher {
     pub(super) rules: Arc<Rules>,
     pub(super) stream: StreamName,
     pub(super) session: MediaSessionId,
+    /// The feed has ended: nobody else ends the part any more.
+    pub(super) over: CancellationToken,
 }
 
 impl Finisher {
     pub(super) async fn finish(self, writing: Writing, closing: Closing) {
-        let Writing { mut part, file, facts, .. } = writing;
-        let Closing { last, whole, followed } = closing;
+        let Writing { mut part, file, facts, start } = writing;
+        let Closing { last, whole, followed, .. } = closing;
         // The halves of a feed that goes on end the part themselves, each when it gets there.
         if !followed {
             part.finish();
         }
-        let complete = whole && wait_for_end(&mut part).await;
-        let written = part.duration();
+        let complete = whole && wait_for_end(&mut part, &self.over).await;
         part.stop().await;
         let (rules, container, index) = (self.rules.clone(), self.container, self.tools.index.clone());
+        let until = closing.until(start).filter(|_| complete);
         let path = file.clone();
         let placed = off_thread(move || {
-            let found = measure(&index, &path, |path| container.mend(path, written))?;
+            if let Some(until) = until {
+                container.trim(&path, until)?;
+            }
+            let found = measure(&index, &path, |path| container.mend(path))?;
             let Some(found) = found else { return Ok(None) };
             let facts = measured(NameFacts { last, ..facts }, &found);
             let placed = place(&index, &path, &rules.names.file_name(&facts), |entry| {
@@ -90,9 +112,12 @@ impl Finisher {
 }
 
 /// False when the file was not finished in order.
-async fn wait_for_end(part: &mut Part) -> bool {
-    if let Ok(event) = timeout(STRAGGLER, part.ended()).await {
-        return event == PartEvent::Finished;
+async fn wait_for_end(part: &mut Part, over: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        event = part.ended() => return event == PartEvent::Finished,
+        () = over.cancelled() => {}
+        () = sleep(STRAGGLER) => {}
     }
     part.finish();
     matches!(timeout(FINISHING, part.ended()).await, Ok(PartEvent::Finished))

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::repair::{RepairError, Repaired};
+use super::trim::{Cut, Until};
 use ebml::{element, number, sized_as, void};
 use scan::{Field, Scan, Seek};
 
@@ -85,6 +86,28 @@ pub(super) fn repair_matroska(path: &Path) -> Result<Repaired, RepairError> {
     }
     finish(&file, &scan)?;
     Ok(found(scan.kept, Duration::from_nanos(scan.end.saturating_mul(scan.scale)), false))
+}
+
+/// Takes the frames from `until` on out of a finished recording; false when none is left. The blocks become elements that
+/// say nothing, those at the end are cut off, and duration and cues are written anew. Blocks.
+///
+/// # Errors
+/// The system's.
+pub(super) fn trim_matroska(path: &Path, until: Until) -> io::Result<bool> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let len = file.metadata()?.len();
+    let Some(scan) = Scan::anew(&file, len, until.earliest())? else { return Ok(true) };
+    let mut cut = Cut::new(until);
+    for block in &scan.blocks {
+        let time = Duration::from_nanos(block.time.saturating_mul(scan.scale));
+        if cut.drops(block.video, time) {
+            file.write_all_at(&number(u64::from(id::VOID)), block.at)?;
+        }
+    }
+    match Scan::anew(&file, len, until.earliest())? {
+        Some(scan) if !scan.clusters.is_empty() => finish(&file, &scan).map(|()| true),
+        _ => Ok(false),
+    }
 }
 
 /// Writes what is missing.

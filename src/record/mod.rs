@@ -2,7 +2,7 @@
 //!
 //! The supervisor ([`supervisor`]) watches the hub for streams that want to be recorded, and takes REST's orders; each
 //! recording is a task of its own ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]), which [`finish`]
-//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`retention`] deletes old ones,
+//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`list`] shows it, [`retention`] deletes old ones,
 //! [`script`] has the operator's
 //! script see each, [`repair`] and [`recover`] finish what a killed process left.
 
@@ -11,6 +11,7 @@ mod empty;
 mod files;
 mod finish;
 mod index;
+mod list;
 mod matroska;
 mod mp4;
 pub mod name;
@@ -20,6 +21,8 @@ pub mod repair;
 mod retention;
 mod script;
 mod supervisor;
+mod transport;
+mod trim;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ pub use files::free_space;
 use name::NameRules;
 
 pub use index::{Entry, HookState, Index};
+pub use list::{FileState, RecordedFile, recorded_files};
 pub use recorder::{RecorderState, RecorderView};
 pub use retention::Retention;
 pub use script::{Script, Scripts};

@@ -98,6 +98,8 @@ impl From<String> for Broken {
 /// A file being written.
 pub(super) struct Writing {
     pub(super) part: Part,
+    /// Where it begins on the stream's time line.
+    pub(super) start: Duration,
     pub(super) file: PathBuf,
     pub(super) facts: NameFacts,
 }
@@ -150,21 +152,22 @@ impl Recorder {
         let mut failures = 0;
         let mut written = 0;
         let mut ending = JoinSet::new();
-        // A recording that goes on with other tracks is ended when the next one has its place: no frame is missed.
+        // A recording that goes on with other tracks is ended where the next one begins: no frame is missed.
         let mut before: Option<Recording> = None;
         while let Some((container, tracks)) = recorder.tracks().await {
             let parts_before = written;
             let now = Recording::start(&recorder, container, tracks, written);
-            if let Some(before) = before.take() {
-                ending.spawn(before.end(Closing { last: false, followed: false, whole: true }));
-            }
             let Some(mut now) = now else {
+                if let Some(before) = before.take() {
+                    ending.spawn(before.end(Closing::IN_ORDER));
+                }
                 recorder.failed("the stream has no track in a codec that weir records".into());
                 if recorder.changed(&[]).await {
                     continue;
                 }
                 break;
             };
+            now.session.before = before.take().map(Box::new);
             let end = now.session.run(&now.feed, &mut now.events).await;
             written = now.session.begun;
             match end {
@@ -172,10 +175,11 @@ impl Recorder {
                     before = Some(now);
                     break;
                 }
-                Ok(End::Changed) => before = Some(now),
+                // One that never began leaves the one before it in its place.
+                Ok(End::Changed) => before = Some(now.session.before.take().map_or(now, |before| *before)),
                 Err(Broken { reason, whole }) => {
                     recorder.failed(reason);
-                    now.end(Closing { last: true, followed: false, whole }).await;
+                    now.end(Closing { last: true, whole, ..Closing::IN_ORDER }).await;
                     failures = if written > parts_before { 1 } else { failures + 1 };
                     let wait = RETRY.wait(failures, rand::random()).unwrap_or(RETRY.max);
                     tokio::select! {
@@ -187,7 +191,7 @@ impl Recorder {
             }
         }
         if let Some(last) = before {
-            last.end(Closing { last: true, followed: false, whole: true }).await;
+            last.end(Closing { last: true, ..Closing::IN_ORDER }).await;
         }
         while ending.join_next().await.is_some() {}
         recorder.show(RecorderState::Waiting);
@@ -268,6 +272,8 @@ impl Recording {
             first_number,
             begun: first_number,
             clock: StreamClock::default(),
+            before: None,
+            over: CancellationToken::new(),
         };
         Some(Self { feed, events, session })
     }
@@ -276,9 +282,13 @@ impl Recording {
     async fn end(self, closing: Closing) {
         let Self { feed, mut events, mut session } = self;
         drop(feed);
+        if let Some(before) = session.before.take() {
+            Box::pin(before.end(closing.clone())).await;
+        }
         if closing.whole {
             session.hand_over(&mut events).await;
         }
+        session.over.cancel();
         session.finish(closing).await;
     }
 }
@@ -296,6 +306,10 @@ struct Session {
     /// The number of the last part that was begun.
     begun: u32,
     clock: StreamClock,
+    /// The recording that goes on until this one has its first frame.
+    before: Option<Box<Recording>>,
+    /// Cancelled once its feed has handed over everything.
+    over: CancellationToken,
 }
 
 impl Session {
@@ -356,7 +370,10 @@ impl Session {
     /// Supplies the part that the feed asks for, and finishes the one before it beside it.
     async fn next_part(&mut self, feed: &Feed, number: u32, start: Duration) -> Result<(), String> {
         if let Some(before) = self.writing.take() {
-            self.finish_beside(before, Closing { last: false, followed: true, whole: true });
+            self.finish_beside(before, Closing { followed: true, ..Closing::IN_ORDER });
+        }
+        if let Some(before) = self.before.take() {
+            self.finishing.spawn(before.end(Closing { next: Some(feed.beginning()), ..Closing::IN_ORDER }));
         }
         let number = self.first_number + number;
         let facts = self.facts(number, start);
@@ -427,7 +444,7 @@ impl Session {
             session: recorder.session.clone(),
             file: file.clone(),
         });
-        Ok(Writing { part, file, facts })
+        Ok(Writing { part, start, file, facts })
     }
 
     /// What takes a name for a file and notes whose it is.
@@ -487,6 +504,7 @@ impl Session {
             rules: recorder.rules.clone(),
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
+            over: self.over.clone(),
         };
         self.finishing.spawn(finisher.finish(writing, closing));
     }

@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::finish::{measured, place};
 use super::index::{Entry, Index, Writing};
@@ -82,7 +81,7 @@ fn recover_one(index: &Index, file: &Path, pending: &str, container: Container) 
         index.forget(pending);
         return Ok(None);
     }
-    match container.mend(file, Duration::ZERO) {
+    match container.mend(file) {
         Ok(found) => {
             let known = index.entry(pending).and_then(|entry| entry.writing.clone());
             let facts = known.as_ref().map(|known| {
@@ -150,7 +149,7 @@ fn reconcile(index: &Index, files: &[PathBuf]) -> Vec<Event> {
 fn adopt(index: &Index, pending: &str, file: &Path, entry: &Entry, writing: &Writing) -> Option<Event> {
     let name = file.file_name()?.to_str()?;
     let container = container_of(name)?;
-    let found = container.mend(file, Duration::ZERO).ok()?;
+    let found = container.mend(file).ok()?;
     let known = Entry {
         ended: measured(writing.facts.clone(), &found).end.map(|end| end.wall_ms),
         duration: Some(millis(found.duration)).filter(|duration| *duration > 0),

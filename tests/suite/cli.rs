@@ -233,6 +233,9 @@ fn streams_are_shown_and_terminated() {
     assert_eq!(weir.stream("one"), None);
     publisher.ended(SOON);
     home.wait_finished(1);
+    let list: Value = serde_json::from_str(&done(&home, "show recordings --json")).unwrap();
+    assert!(list[0]["duration"].as_u64().unwrap() > 1000 && list[0]["state"] == "finished", "{list}");
+    assert_eq!(list, weir.get("/rest-api/recordings").json(), "what REST says");
     weir.stop();
 }
 

@@ -52,23 +52,92 @@ fn killed(film: Film, format: &str, extension: &str, frames: u64) {
     assert!(line.contains("stream=\"a\"") || line.contains("stream=a"), "{line}");
     let file = home.records().join(format!("a.{extension}"));
     assert_eq!(home.files(""), std::slice::from_ref(&file));
-    decodes(&file);
-    let media = probe(&file);
-    let (start, end) = (Media::start(&media.video), Media::end(&media.video).max(Media::end(&media.audio)));
+    let media = judge_killed(&file, extension);
     println!("{extension}: {} frames of {counted}, {:.2} s", media.video.len(), media.duration);
     assert!(media.video.len() as u64 + fps >= counted, "{} frames of {counted}", media.video.len());
     assert!(media.video.len() >= frames.saturating_sub(1));
-    let length = if extension == "ts" { end - start } else { end };
-    assert!((media.duration - length).abs() < 0.1, "it says {} s and has {length} s", media.duration);
-    if extension != "ts" {
+    if ["webm", "mkv"].contains(&extension) {
         searchable(&file);
-        let listed = weir.get("/rest-api/recordings").json()[0].clone();
-        assert!((listed["duration"].as_f64().unwrap() / 1000.0 - length).abs() < 0.1, "{listed}");
-        assert_eq!((&listed["recovered"], &listed["stream"]), (&json!(true), &json!("a")));
     }
+    let listed = weir.get("/rest-api/recordings").json()[0].clone();
+    let seconds = listed["duration"].as_f64().unwrap_or(0.0) / 1000.0;
+    assert!((seconds - length(&media, extension)).abs() < 0.1, "{listed}");
+    assert_eq!((&listed["recovered"], &listed["stream"]), (&json!(true), &json!("a")));
     drop(weir);
     let quiet = started(home.setup().set("record_min_free_space=0"));
     assert!(!quiet.logged("recover"), "a third start has nothing to do");
+}
+
+/// From the first picture or sound of a file to its end; a transport stream's clock begins anywhere.
+fn length(media: &Media, extension: &str) -> f64 {
+    let end = Media::end(&media.video).max(Media::end(&media.audio));
+    let start = Media::start(&media.video).min(Media::start(&media.audio));
+    if extension == "ts" { end - start } else { end }
+}
+
+fn judge_killed(file: &Path, extension: &str) -> Media {
+    decodes(file);
+    let media = probe(file);
+    let length = length(&media, extension);
+    assert!((media.duration - length).abs() < 0.1, "{} says {} s and has {length} s", file.display(), media.duration);
+    media
+}
+
+/// Kills a server that records in parts of a second, so that it may just be finishing one, beginning one, or both, and
+/// judges all the files that the next start leaves: every frame older than a second is there once, in order, and each
+/// file has been seen by the hook script once.
+fn killed_between_parts(film: Film, format: &str, extension: &str, frames: u64) {
+    let home = Home::new();
+    let hook = home.path().join("hook.sh");
+    std::fs::write(&hook, "#!/bin/sh\necho \"$2\" >> ../seen\n").unwrap();
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hook = format!("on_record_hook_script={}", hook.display());
+    let weir = started(films(&home, film).set(format).set("record_rotation=1").set(&hook));
+    weir.pull(&film.uri(), "a", true);
+    weir.wait_frames("a", frames);
+    let counted = weir.frames("a").0;
+    weir.kill();
+    let left = home.names(".tmp");
+    let sizes = |names: &[String]| {
+        names.iter().map(|name| std::fs::metadata(home.records().join(name)).unwrap().len()).collect::<Vec<_>>()
+    };
+    let left: Vec<_> = left.iter().zip(sizes(&left)).collect();
+    println!("left: {left:?}");
+    let mut weir = started(home.setup().set("record_min_free_space=0").set(&hook));
+    // An MP4 that began just now has frames and no index to find them by as yet.
+    weir.tolerate("a recording cannot be finished and is kept for you to look at: the recording has no whole fragment");
+    wait_until("nothing to be unfinished", || home.names(".tmp").is_empty());
+    let listed = || weir.get("/rest-api/recordings").json().as_array().unwrap().clone();
+    let is_open = |file: &Value| ["waiting", "running"].contains(&file["hook"].as_str().unwrap_or(""));
+    wait_until("every hook", || !listed().iter().any(is_open));
+    assert!(home.names(".broken").len() <= 1, "{:?}", home.names(".broken"));
+    let finished: Vec<Value> = listed().into_iter().filter(|file| file["state"] == "finished").collect();
+    let mut parts: Vec<(u64, String)> =
+        finished.iter().map(|file| (file["part"].as_u64().unwrap(), file["name"].as_str().unwrap().into())).collect();
+    parts.sort();
+    let numbers: Vec<u64> = parts.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=parts.len() as u64).collect::<Vec<_>>(), "{parts:?}, of which {left:?} were left");
+    let (mut sizes, mut total) = (Vec::new(), 0.0);
+    for (_, name) in &parts {
+        let media = judge_killed(&home.records().join(name), extension);
+        sizes.extend(media.video.iter().map(|packet| packet.size));
+        total += media.duration;
+    }
+    println!("{extension}: {} frames of {counted} in {} parts, {left:?} left", sizes.len(), parts.len());
+    assert!(sizes.len() as u64 + film.frames_a_second() >= counted, "{} frames of {counted}", sizes.len());
+    // A transport stream repeats the parameter sets.
+    let sent: Vec<usize> = probe(&film.file()).video.iter().map(|packet| packet.size).take(sizes.len()).collect();
+    assert!(extension == "ts" || sizes == sent, "frames are missing, or doubled, between {parts:?}");
+    let seconds = sizes.len() as f64 / film.frames_a_second() as f64;
+    assert!((total - seconds).abs() < 0.1 * parts.len() as f64, "{total} s for {seconds} s");
+    let seen = std::fs::read_to_string(home.path().join("seen")).unwrap_or_default();
+    for (_, name) in &parts {
+        let times = seen.lines().filter(|line| line.ends_with(&format!("/{name}"))).count();
+        let state = listed().into_iter().find(|file| file["name"] == name.as_str()).unwrap()["hook"].clone();
+        // A script that ran when the server died is not run again: it may have seen the file.
+        let cut_off = state["failed"] == "the server died while it ran";
+        assert!(times == 1 || times == 0 && cut_off, "{name} was seen {times} times: {state}");
+    }
 }
 
 /// How often each format is killed: more where somebody has the time (WEIR_TEST_KILLS=50).
@@ -96,6 +165,21 @@ fn a_matroska_that_was_killed_is_whole_and_searchable() {
 #[test]
 fn a_transport_stream_that_was_killed_plays() {
     (0..kills()).for_each(|_| killed(Film::H264, "record_formats=h264-ts", "ts", moment(Film::H264)));
+}
+
+#[test]
+fn an_mp4_that_was_killed_is_whole() {
+    (0..kills()).for_each(|_| killed(Film::H264, "record_formats=h264-mp4", "mp4", moment(Film::H264)));
+}
+
+#[test]
+fn mp4_parts_that_were_killed_are_whole_and_join() {
+    (0..kills()).for_each(|_| killed_between_parts(Film::H264, "record_formats=h264-mp4", "mp4", moment(Film::H264)));
+}
+
+#[test]
+fn webm_parts_that_were_killed_are_whole_and_join() {
+    (0..kills()).for_each(|_| killed_between_parts(Film::VP8, "record_webm_audio=opus", "webm", moment(Film::VP8)));
 }
 
 fn recorders(weir: &Weir) -> Vec<Value> {
@@ -203,6 +287,65 @@ fn a_file_and_a_directory_that_are_taken_away() {
     assert!(probe(&file).duration > 1.5);
 }
 
+/// Debian's libfaketime, the one for programs with threads: it reads from a file how far the clock is off.
+fn fake_clock() -> PathBuf {
+    let find = |root: &str| {
+        let folders = std::fs::read_dir(root).into_iter().flatten().flatten();
+        folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.exists())
+    };
+    find("/usr/lib").expect("libfaketime is not installed: see TEST_PACKAGES in ./dev")
+}
+
+/// The wall clock is set back by an hour within a part, and later forward again by two; the names have the time in them.
+#[test]
+fn a_clock_that_is_set_back_and_forth_costs_nothing() {
+    let home = Home::new();
+    let offset = home.path().join("offset");
+    let set_clock = |text: &str| {
+        // In one step: it is read at any moment.
+        std::fs::write(home.path().join("draft"), text).unwrap();
+        std::fs::rename(home.path().join("draft"), &offset).unwrap();
+    };
+    set_clock("+0\n");
+    let film = Film::H264;
+    let weir = films(&home, film).set("record_rotation=1").set("stream_record_policy=template");
+    let weir = weir.set("stream_record_policy_template={streamName}-{startTimeMillis}-{endTimeMillis}");
+    let weir = weir.env("LD_PRELOAD", &fake_clock().to_string_lossy()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let weir = started(weir.env("FAKETIME_TIMESTAMP_FILE", &offset.to_string_lossy()).env("FAKETIME_NO_CACHE", "1"));
+    // The clock of the log tells that it has jumped.
+    let hour = |weir: &Weir| weir.log().last().unwrap()[..13].to_owned();
+    weir.pull(&film.uri(), "a", true);
+    weir.wait_frames("a", 75);
+    let before = hour(&weir);
+    set_clock("-1h\n");
+    weir.wait_frames("a", 110);
+    wait_until("a line of the log with the other time", || hour(&weir) < before);
+    weir.wait_frames("a", 165);
+    set_clock("+1h\n");
+    wait("the end of the film", Duration::from_secs(60), || (weir.frames("a").0 >= film.frames() as u64).then_some(()));
+    weir.terminate("a");
+    wait_until("the files in place", || home.files(".tmp").is_empty());
+    let listed = weir.get("/rest-api/recordings").json();
+    let field = |file: &Value, field: &str| file[field].as_u64().unwrap_or_else(|| panic!("{field} in {file}"));
+    let mut parts: Vec<&Value> = listed.as_array().unwrap().iter().collect();
+    parts.sort_by_key(|file| field(file, "part"));
+    assert_eq!(parts.len(), 8, "{listed:#}");
+    let (mut frames, mut end) = (0, field(parts[0], "started"));
+    for part in &parts {
+        let file = home.records().join(part["name"].as_str().unwrap());
+        let media = judge_killed(&file, "mp4");
+        frames += media.video.len();
+        let (started, ended, duration) = (field(part, "started"), field(part, "ended"), field(part, "duration"));
+        assert!((duration as f64 / 1000.0 - media.duration).abs() < 0.05, "{part}");
+        // One follows the other as the frames do, whatever the clock says meanwhile.
+        assert!(started.abs_diff(end) < 60 && ended == started + duration, "{part} begins at {end}");
+        assert_eq!(part["name"], format!("a-{started}-{ended}.mp4"));
+        assert_eq!(part["recovered"], json!(false));
+        end = ended;
+    }
+    assert_eq!(frames, film.frames());
+}
+
 /// Records a film with something missing from before its first frame to its end, in parts of some seconds, and judges
 /// that all of it is there; gives how many files have sound.
 fn incomplete(film: Film, format: &str, extension: &str, rotation: &str) -> usize {
@@ -227,9 +370,8 @@ fn incomplete(film: Film, format: &str, extension: &str, rotation: &str) -> usiz
         sent.audio.len()
     );
     let early = sent.audio.iter().filter(|packet| packet.pts < sent.video[0].pts).count();
-    // Where a new part begins because of its tracks, it begins with its keyframe, which the one before has too.
-    assert!(video >= sent.video.len() && audio + early >= sent.audio.len(), "{video} and {audio}");
-    assert!(video < sent.video.len() + 90, "{video} of {}", sent.video.len());
+    // Where a part begins because of its tracks, the one before ends there: every frame is in one of them, and in one only.
+    assert_eq!((video, audio + early), (sent.video.len(), sent.audio.len()), "{extension}: {files:?}");
     for (file, part) in files.iter().zip(&parts) {
         let end = Media::end(&part.video).max(Media::end(&part.audio));
         let start = if extension == "ts" { Media::start(&part.video) } else { 0.0 };
@@ -263,6 +405,10 @@ fn sound_that_stops_and_comes_back() {
     in_each_format(|format, extension| {
         assert!(incomplete(Film::SOUND_PAUSES, format, extension, "") >= 2, "{extension}");
     });
+    // The part with the sound begins where the whole recording did, and takes the place of what was there before.
+    in_each_format(|format, extension| {
+        assert_eq!(incomplete(Film::SOUND_PAUSES_IN_A_GOP, format, extension, ""), 1, "{extension}");
+    });
 }
 
 #[test]
@@ -277,4 +423,29 @@ fn pictures_that_stop_and_come_back() {
     in_each_format(|format, extension| {
         assert!(incomplete(Film::PICTURES_PAUSE, format, extension, "") >= 1, "{extension}");
     });
+}
+
+#[test]
+fn old_recordings_go_where_that_is_set() {
+    let home = Home::new();
+    let weir = started(films(&home, Film::H264).set("record_rotation=1").set("encode_record_name=true,BASE64"));
+    weir.pull(&Film::H264.uri(), "a", true);
+    weir.wait_frames("a", 130);
+    weir.terminate("a");
+    wait_until("the files in place", || home.files(".tmp").is_empty());
+    // "a" in BASE64; the last part has no number.
+    let parts = home.names(".mp4");
+    assert!(parts.len() >= 4 && parts[0] == "YQ==.mp4" && parts[1] == "YQ==_1.mp4", "{parts:?}");
+    drop(weir);
+    std::fs::write(home.records().join("of the operator.mp4"), vec![0; 1 << 20]).unwrap();
+    let size = |name: &str| std::fs::metadata(home.records().join(name)).unwrap().len();
+    let newest_two = size("YQ==.mp4") + size(&parts[parts.len() - 1]);
+    let setup = || home.setup().set("record_min_free_space=0");
+    let weir = setup().set(&format!("record_max_total_size={newest_two}")).start();
+    wait_until("the oldest to be gone", || home.names(".mp4").len() == 3);
+    assert_eq!(home.names(".mp4"), ["YQ==.mp4", parts[parts.len() - 1].as_str(), "of the operator.mp4"]);
+    drop(weir);
+    let weir = setup().set("record_max_age=1").start();
+    wait_until("all of weir's to be gone", || home.names(".mp4") == ["of the operator.mp4"]);
+    assert_eq!(weir.get("/rest-api/recordings").json()[0]["name"], "of the operator.mp4");
 }

@@ -1,8 +1,6 @@
 //! Commands about what runs: streams, agents, recordings, the settings.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -12,7 +10,7 @@ use crate::cli::table::{List, Shown};
 use crate::event::epoch_ms;
 use crate::hub::{Filter, Role, STOPPED_BY_REST, SessionView, StreamHandle, StreamView};
 use crate::media::Track;
-use crate::record::name::finished;
+use crate::record;
 
 /// How long a command waits for sessions to be gone.
 const ENDING: Duration = Duration::from_secs(10);
@@ -59,19 +57,14 @@ impl Console {
     }
 
     pub(super) async fn show_recordings(&self) -> Done {
-        let dir = self.records.clone();
-        let recorded: BTreeMap<String, String> =
-            self.hub.streams().values().map(StreamHandle::view).fold(BTreeMap::new(), |mut names, view| {
-                names.extend(view.record_name.map(|file| (file, view.name.to_string())));
-                names
-            });
         let failed = |why: String| Refused::Other(format!("record_dir cannot be read: {why}"));
-        let listed = tokio::task::spawn_blocking(move || files(&dir, &recorded)).await;
-        let rows = listed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+        let files = record::recorded_files(&self.recordings).await.map_err(|error| failed(error.to_string()))?;
+        let rows = files.iter().map(|file| serde_json::to_value(file).unwrap_or_default()).collect();
         let columns = vec![
             ("FILE", "name", Shown::Plain),
             ("STATE", "state", Shown::Plain),
             ("SIZE", "size", Shown::Size),
+            ("LENGTH, MS", "duration", Shown::Plain),
             ("CHANGED", "modified", Shown::Ago),
             ("STREAM", "stream", Shown::Plain),
         ];
@@ -132,33 +125,4 @@ fn row(view: &StreamView, session: &SessionView) -> Value {
         "recordName": view.record_name,
         "createDate": epoch_ms(session.since),
     })
-}
-
-/// The plain files of a directory that are not hidden, the newest first; `recorded` has the streams by the files that
-/// are being written for them.
-fn files(dir: &Path, recorded: &BTreeMap<String, String>) -> std::io::Result<Vec<Value>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let Some(name) = entry.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else {
-            continue;
-        };
-        // A file that got its final name since the directory was read is seen under that name next time.
-        let Ok(about) = entry.metadata() else { continue };
-        if about.is_file() {
-            let modified = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            found.push((modified, name, about.len()));
-        }
-    }
-    found.sort_by(|a, b| b.cmp(a));
-    let row = |(modified, name, size): (SystemTime, String, u64)| {
-        let state = match finished(&name) {
-            Some(_) => "writing",
-            None if name.ends_with(".broken") => "broken",
-            None => "finished",
-        };
-        let stream = recorded.get(finished(&name).unwrap_or(&name));
-        json!({"name": name, "state": state, "size": size, "modified": epoch_ms(modified), "stream": stream})
-    };
-    Ok(found.into_iter().map(row).collect())
 }

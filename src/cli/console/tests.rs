@@ -57,7 +57,7 @@ async fn room() -> Room {
         users,
         hub,
         pulls: Pulls::start(tools, &tasks),
-        records: data.path().into(),
+        recordings: Index::open(data.path(), false),
         settings: [("http.port", "8081".to_owned()), ("record_dir", "records".to_owned())].into(),
     };
     Room { console, _data: data }

@@ -43,6 +43,14 @@ pub(super) struct Cluster {
     pub keyframe: Option<u64>,
 }
 
+/// A block that holds a frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    pub at: u64,
+    pub video: bool,
+    pub time: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Track {
     number: u64,
@@ -81,6 +89,9 @@ pub(super) struct Scan {
     pub end: u64,
     /// The offset behind the last whole block.
     pub kept: u64,
+    /// The blocks from a time on, where they were asked for.
+    pub blocks: Vec<Block>,
+    blocks_from: Option<Duration>,
     known: Vec<Track>,
     /// The time of the running cluster.
     time: u64,
@@ -89,6 +100,15 @@ pub(super) struct Scan {
 impl Scan {
     /// Reads a file; `None` for one that is no Matroska, or breaks off before its tracks are known.
     pub fn run(file: &File, len: u64) -> io::Result<Option<Self>> {
+        Self::walk(file, len, None)
+    }
+
+    /// As `run`, for a file that is to be finished again, with its blocks from a time on.
+    pub fn anew(file: &File, len: u64, from: Duration) -> io::Result<Option<Self>> {
+        Self::walk(file, len, Some(from))
+    }
+
+    fn walk(file: &File, len: u64, blocks_from: Option<Duration>) -> io::Result<Option<Self>> {
         let mut reader = Reader::new(file, len);
         let Some(head) = reader.head(0)?.filter(|head| head.id == id::EBML) else { return Ok(None) };
         let Some(segment) = reader.head(head.end.unwrap_or(len))?.filter(|head| head.id == id::SEGMENT) else {
@@ -97,7 +117,7 @@ impl Scan {
         let mut scan = Self {
             segment: Field { at: segment.size_at, len: segment.size_len },
             body: segment.body,
-            finished: segment.end.is_some_and(|end| end <= len),
+            finished: blocks_from.is_none() && segment.end.is_some_and(|end| end <= len),
             scale: 1_000_000,
             told: Duration::ZERO,
             duration: None,
@@ -109,6 +129,8 @@ impl Scan {
             frames: Frames::default(),
             end: 0,
             kept: 0,
+            blocks: Vec::new(),
+            blocks_from,
             known: Vec::new(),
             time: 0,
         };
@@ -166,19 +188,20 @@ impl Scan {
             match child.id {
                 id::TIMESTAMP => self.time = reader.number(child)?.unwrap_or(0),
                 id::SIMPLE_BLOCK => {
-                    self.block(reader, child, None, None, &mut cluster)?;
+                    self.block(reader, (child.at, child), None, None, &mut cluster)?;
                     blocks += 1;
+                    self.kept = end;
                 }
                 id::BLOCK_GROUP => {
                     self.group(reader, child, &mut cluster)?;
                     blocks += 1;
+                    self.kept = end;
                 }
                 _ => {}
             }
             at = end;
         }
         if blocks > 0 {
-            self.kept = at;
             self.clusters.push(cluster);
         }
         Ok((at == limit || head.end.is_none() && blocks > 0 && reader.head(at)?.is_some()).then_some(at))
@@ -195,7 +218,7 @@ impl Scan {
             }
         }
         match block {
-            Some(block) => self.block(reader, block, duration, Some(key), cluster),
+            Some(block) => self.block(reader, (group.at, block), duration, Some(key), cluster),
             None => Ok(()),
         }
     }
@@ -204,7 +227,7 @@ impl Scan {
     fn block(
         &mut self,
         reader: &mut Reader<'_>,
-        block: Head,
+        (at, block): (u64, Head),
         duration: Option<u64>,
         key: Option<bool>,
         cluster: &mut Cluster,
@@ -216,6 +239,9 @@ impl Scan {
         let key = key.unwrap_or(flags & 0x80 != 0);
         let time = self.time.saturating_add_signed(later.into());
         let Some(track) = self.known.iter().find(|track| track.number == number) else { return Ok(()) };
+        if self.blocks_from.is_some_and(|from| Duration::from_nanos(time.saturating_mul(self.scale)) >= from) {
+            self.blocks.push(Block { at, video: track.video, time });
+        }
         match track.video {
             true => self.frames.video += 1,
             false => self.frames.audio += 1,

@@ -57,6 +57,8 @@ impl Film {
         holes: &["-af", "aselect='not(between(t,2.5,8.5))'"],
         ..Self::H264
     };
+    /// Its only keyframe is the first frame.
+    pub const SOUND_PAUSES_IN_A_GOP: Self = Self { stream: "sound-pauses-in-a-gop", gop: 600, ..Self::SOUND_PAUSES };
     pub const SOUND_LATE: Self =
         Self { stream: "sound-late", seconds: 10, holes: &["-af", "aselect='gt(t,5)'"], ..Self::H264 };
     pub const PICTURES_PAUSE: Self = Self {
