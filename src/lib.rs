@@ -13,7 +13,8 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
-//!   [`admission`] (who is refused), [`store`] (what survives a restart) and [`users`].
+//!   [`admission`] (who is refused), [`store`] (what survives a restart), [`systemd`] and
+//!   [`users`].
 //!
 //! # One request, one frame
 //!
@@ -46,6 +47,7 @@ pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod store;
+pub mod systemd;
 mod tls;
 pub mod users;
 pub mod webrtc;

@@ -14,6 +14,7 @@ mod faults;
 mod film;
 mod hook_load;
 mod hooks;
+mod host;
 mod hostile;
 mod leaks;
 mod limits;

@@ -14,8 +14,8 @@ const LAYERS: [&[&str]; 7] = [
     &["media"],
 ];
 /// Rooms that anybody may use, and that use only each other.
-const LEAVES: [&str; 11] =
-    ["message", "name", "event", "retry", "config", "store", "users", "listen", "tls", "meter", "admission"];
+const LEAVES: [&str; 12] =
+    ["message", "name", "event", "retry", "config", "store", "users", "listen", "tls", "meter", "admission", "systemd"];
 /// The list of modules.
 const ROOT: &str = "lib";
 
