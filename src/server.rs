@@ -105,7 +105,7 @@ impl Server {
         let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let admission = Admission::new(config.limits.clone(), meter.clone());
         let hub = Hub::start(events, admission.clone(), &tasks);
-        let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
+        let hooks = start_hooks(&config, applications.clone(), (&store, &hub), meter.clone(), &tasks).await?;
         let running = Pipelines::default();
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
@@ -125,10 +125,15 @@ impl Server {
             &tasks,
         );
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
-        let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
+        let play_tools = play::Tools {
+            catalog: catalog.clone(),
+            pipelines: running.clone(),
+            relay: relay.clone(),
+            meter: meter.clone(),
+        };
         let connections = Connections::default();
         let parts = (catalog.clone(), running.clone(), hub.clone(), hooks.clone(), admission.clone());
-        let encoders = rtmp_tools(&config, parts, &tasks);
+        let encoders = rtmp_tools(&config, parts, meter.clone(), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
             applications,
@@ -433,13 +438,13 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
 async fn start_hooks(
     config: &Config,
     applications: Applications,
-    store: &Store,
-    hub: &Hub,
+    (store, hub): (&Store, &Hub),
+    meter: Meter,
     tasks: &TaskTracker,
 ) -> Result<Hooks> {
     let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)
+    Ok(Hooks::start(&config.hooks, applications, store, hub, address, meter, tasks).await?)
 }
 
 fn relay_config(config: &Config) -> RelayConfig {
@@ -464,6 +469,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 fn rtmp_tools(
     config: &Config,
     (catalog, pipelines, hub, hooks, admission): (Catalog, Pipelines, Hub, Hooks, Admission),
+    meter: Meter,
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
     let settings = &config.rtmp;
@@ -487,6 +493,7 @@ fn rtmp_tools(
         handshake_timeout: settings.handshake_timeout,
         idle_timeout: settings.idle_timeout,
         places: admission.rtmp(settings.max_connections),
+        meter,
         admission,
     }
 }

@@ -13,11 +13,11 @@ use warp::Reply;
 use warp::http::{HeaderValue, Method, StatusCode, header};
 
 use super::Api;
+use super::answer::{Answer, Response, empty};
 use super::error::ApiError;
 use super::range::{self, Wanted};
 use super::recordings::State;
 use super::request::Request;
-use super::routes::{Answer, Response, empty};
 use super::version::{Version, insert};
 
 /// How much of a file is in memory for one reader.

@@ -8,10 +8,10 @@ use serde::Serialize;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::files::plain;
-use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::record::name::finished;
 use crate::record::{Entry, Index};

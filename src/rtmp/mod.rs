@@ -73,6 +73,7 @@ use crate::admission::{Admission, Places};
 use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
+use crate::meter::Meter;
 use connection::Connection;
 
 /// The application that RTMP clients belong to. Source: WCS.
@@ -107,6 +108,8 @@ pub struct Tools {
     pub places: Places,
     /// Who is refused.
     pub admission: Admission,
+    /// What is counted.
+    pub meter: Meter,
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.

@@ -14,6 +14,7 @@ use weir::event::Events;
 use weir::hook::application::Update;
 use weir::hook::{Applications, Hooks, Method};
 use weir::hub::{Hub, Publisher as Wish};
+use weir::meter::Meter;
 use weir::name::{MediaSessionId, StreamName};
 use weir::store::Store;
 
@@ -62,7 +63,7 @@ async fn two_thousand_streams() {
         publications.push(hub.publish(wish(n)).await.unwrap());
     }
     let address = Ipv4Addr::LOCALHOST.into();
-    let hooks = Hooks::start(&settings, applications, &store, &hub, address, &tasks).await.unwrap();
+    let hooks = Hooks::start(&settings, applications, &store, &hub, address, Meter::default(), &tasks).await.unwrap();
     tokio::time::sleep(INTERVAL).await;
     let (before, began, came) = (cpu(), Instant::now(), server.calls().len());
     tokio::time::sleep(INTERVAL * (ROUNDS - 1)).await;

@@ -50,6 +50,8 @@ pub(super) struct Session {
     connected: Option<Instant>,
     /// Set between the end of the handshake and the start of media.
     ready: bool,
+    /// A media packet was sent.
+    flows: bool,
     deadline: Instant,
     addresses: Vec<SocketAddr>,
     bandwidth: BandwidthWatch,
@@ -89,6 +91,7 @@ impl Session {
             heard: None,
             connected: None,
             ready: false,
+            flows: false,
             deadline: now,
             addresses: vec![],
             bandwidth: BandwidthWatch::new(bounds.bandwidth_event_interval),
@@ -276,7 +279,12 @@ impl Session {
         now: Instant,
         sockets: &Sockets,
     ) -> Result<(), EndReason> {
-        if self.outgoing.live(&mut self.rtc, number, packet) { self.drain(now, sockets) } else { Ok(()) }
+        if !self.outgoing.live(&mut self.rtc, number, packet) {
+            return Ok(());
+        }
+        self.drain(now, sockets)?;
+        self.flowing();
+        Ok(())
     }
 
     /// Writes up to `budget` packets of the backlog, as its pace allows, and sends them. Returns how many.
@@ -292,8 +300,16 @@ impl Session {
         }
         if written > 0 {
             self.drain(now, sockets)?;
+            self.flowing();
         }
         Ok(written)
+    }
+
+    /// Says that media flows, once.
+    fn flowing(&mut self) {
+        if !std::mem::replace(&mut self.flows, true) {
+            self.emit(ViewerEvent::Flowing);
+        }
     }
 
     /// Checks the deadlines, a few times a second.
