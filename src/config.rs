@@ -11,6 +11,7 @@
 
 mod aac;
 mod browser;
+mod gate;
 mod hooks;
 mod limits;
 mod record;
@@ -18,18 +19,21 @@ mod reference;
 mod rtmp;
 mod source;
 mod ssh;
+mod targets;
 mod tls;
 mod value;
 mod wcs;
 
 pub use aac::Aac;
 pub use browser::{KeepAlive, KeepAliveAlgorithm, Signal, WebRtc};
+pub use gate::{Gate, Secret, lifetime};
 pub use hooks::{HookKey, Hooks, StreamKeepAlive};
 pub use limits::Limits;
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use source::{Origin, Problem, Problems};
 pub use ssh::Ssh;
+pub use targets::TargetRule;
 pub use tls::Tls;
 pub use value::{InvalidValue, NameEncoding, RecordPolicy, Rotation};
 pub use wcs::Wcs;
@@ -59,6 +63,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// The RTMP server.
     pub rtmp: Rtmp,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// AAC.
     pub aac: Aac,
     /// The command line over SSH.
@@ -113,6 +119,8 @@ pub struct Cors {
     pub allow_headers: Option<String>,
     /// `Access-Control-Allow-Methods` (`rest_access_control_allow_methods`).
     pub allow_methods: Option<String>,
+    /// Headers of the operator's own, name and value, for every answer (`rest_access_control_headers`).
+    pub more: Vec<(String, String)>,
 }
 
 /// Settings of pull agents.
@@ -126,6 +134,10 @@ pub struct Pull {
     pub stall_timeout: Duration,
     /// How a lost source is tried again.
     pub reconnect: Reconnect,
+    /// Which servers may be dialled; empty for all (`pull_allow`).
+    pub allow: Vec<TargetRule>,
+    /// Which servers may not (`pull_deny`).
+    pub deny: Vec<TargetRule>,
     /// How long an RTMP source that players asked for by its address stays without them; `None` for ever
     /// (`rtmp_activity_timer_timeout`).
     pub rtmp_idle_timeout: Option<Duration>,
@@ -200,6 +212,7 @@ impl Config {
             signal,
             webrtc,
             rtmp,
+            gate,
             aac,
             ssh,
             record,
@@ -220,12 +233,14 @@ impl Config {
             ("rest_access_control_allow_origin", optional(&http.cors.allow_origin)),
             ("rest_access_control_allow_headers", optional(&http.cors.allow_headers)),
             ("rest_access_control_allow_methods", optional(&http.cors.allow_methods)),
+            ("rest_access_control_headers", value::show_headers(&http.cors.more)),
             ("web_root", http.web_root.as_deref().map(path).unwrap_or_default()),
         ];
         settings.extend(tls.settings());
         settings.extend(signal.settings());
         settings.extend(webrtc.settings());
         settings.extend(rtmp.settings());
+        settings.extend(gate.settings());
         settings.extend(aac.settings());
         settings.extend(ssh.settings());
         settings.extend(record.settings());
@@ -236,6 +251,8 @@ impl Config {
             ("pull_reconnect_initial", value::show_time(pull.reconnect.initial)),
             ("pull_reconnect_max", value::show_time(pull.reconnect.max)),
             ("pull_reconnect_attempts", pull.reconnect.attempts.map_or(0, NonZeroU32::get).to_string()),
+            ("pull_allow", targets::show(&pull.allow)),
+            ("pull_deny", targets::show(&pull.deny)),
             ("rtmp_activity_timer_timeout", browser::show_time_or_never(pull.rtmp_idle_timeout)),
             ("rtsp_activity_timer_timeout", browser::show_time_or_never(pull.rtsp_idle_timeout)),
             ("rtsp_interleaved_mode", pull.rtsp_interleaved.to_string()),
@@ -258,6 +275,7 @@ impl Config {
         let signal = Signal::read(layers);
         let webrtc = WebRtc::read(layers);
         let rtmp = Rtmp::read(layers);
+        let gate = Gate::read(layers);
         let aac = Aac::read(layers);
         let ssh = Ssh::read(layers);
         let record = Record::read(layers);
@@ -273,6 +291,7 @@ impl Config {
             signal: signal?,
             webrtc: webrtc?,
             rtmp: rtmp?,
+            gate: gate?,
             aac: aac?,
             ssh: ssh?,
             record: record?,
@@ -322,7 +341,8 @@ impl Cors {
         let origin = layers.get("rest_access_control_allow_origin", value::header);
         let headers = layers.get("rest_access_control_allow_headers", value::header);
         let methods = layers.get("rest_access_control_allow_methods", value::header);
-        Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods? })
+        let more = layers.get("rest_access_control_headers", value::headers);
+        Some(Self { allow_origin: origin?, allow_headers: headers?, allow_methods: methods?, more: more? })
     }
 }
 
@@ -332,6 +352,8 @@ impl Pull {
         let connect_timeout = layers.get("pull_connect_timeout", value::time);
         let stall_timeout = layers.get("pull_stall_timeout", value::time);
         let reconnect = Reconnect::read(layers);
+        let allow = layers.get("pull_allow", targets::rules);
+        let deny = layers.get("pull_deny", targets::rules);
         let rtmp_idle_timeout = layers.get("rtmp_activity_timer_timeout", browser::time_or_never);
         let rtsp_idle_timeout = layers.get("rtsp_activity_timer_timeout", browser::time_or_never);
         let rtsp_interleaved = layers.get("rtsp_interleaved_mode", value::switch);
@@ -340,6 +362,8 @@ impl Pull {
             connect_timeout: connect_timeout?,
             stall_timeout: stall_timeout?,
             reconnect: reconnect?,
+            allow: allow?,
+            deny: deny?,
             rtmp_idle_timeout: rtmp_idle_timeout?,
             rtsp_idle_timeout: rtsp_idle_timeout?,
             rtsp_interleaved: rtsp_interleaved?,

@@ -13,8 +13,8 @@
 //! - [`hub`] has the streams by name: who publishes, who takes.
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
-//!   [`admission`] (who is refused), [`store`] (what survives a restart), [`systemd`] and
-//!   [`users`].
+//!   [`admission`] (who is refused), [`gate`] (what publishing and playing ask for), [`store`] (what survives a restart),
+//!   [`systemd`], [`trust`] and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -32,6 +32,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod gate;
 pub mod hook;
 pub mod hub;
 mod listen;
@@ -49,5 +50,6 @@ pub mod signal;
 pub mod store;
 pub mod systemd;
 mod tls;
+pub mod trust;
 pub mod users;
 pub mod webrtc;

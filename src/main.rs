@@ -4,15 +4,17 @@ use std::io::{IsTerminal, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weir::cli::ctl;
-use weir::config::{Config, Problems};
+use weir::config::{Config, Problems, lifetime};
+use weir::gate::Action;
 use weir::media::{self, Catalog, Verdict};
+use weir::name::StreamName;
 use weir::server::{PORTS, Server};
 use weir::systemd;
 
@@ -20,6 +22,9 @@ use weir::systemd;
 /// needed. Pipelines in good health never need more than a few of them at once (`media` sees to that); the others are
 /// for those that hang in GStreamer, which nothing brings back.
 const BLOCKING_THREADS: usize = 512;
+
+/// How long GStreamer's objects may take to go once the server has stopped, where they are counted.
+const LEFT: Duration = Duration::from_secs(3);
 
 /// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
 /// what an operator has to know.
@@ -61,6 +66,8 @@ enum Verb {
     },
     /// Controls the server that runs with this data directory: the command line of WCS.
     Ctl(Ctl),
+    /// Prints a token that opens a stream, signed with stream_token_secret.
+    Token(Token),
     /// Asks the server that runs with this data directory whether it lives.
     Health {
         /// The server's data directory.
@@ -100,6 +107,30 @@ struct Serve {
 }
 
 #[derive(Args)]
+struct Token {
+    /// The stream's name; a URL for who plays it by its address.
+    name: String,
+    /// What the token is for.
+    #[arg(value_enum)]
+    action: TokenAction,
+    /// How long it holds: seconds, or a number with m, h or d.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+    expires: Duration,
+    /// Settings file with the secret.
+    #[arg(long, value_name = "FILE", env = "WEIR_CONF")]
+    conf: Option<PathBuf>,
+    /// One setting. The secret is better kept in the file, or in WEIR_STREAM_TOKEN_SECRET.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenAction {
+    Publish,
+    Play,
+}
+
+#[derive(Args)]
 struct Ctl {
     /// The server's data directory.
     #[arg(long, value_name = "DIR", default_value = "data", env = "WEIR_DATA")]
@@ -125,6 +156,7 @@ fn main() -> ExitCode {
         Verb::Serve(options) => serve(&options),
         Verb::Line { template, values, pipelines } => line(&template, &values, pipelines.as_deref()),
         Verb::Check { pipelines } => check(pipelines.as_deref()),
+        Verb::Token(options) => token(&options),
         Verb::Print { page } => print(page),
         Verb::Health { data, ip } => health(&data, ip),
         Verb::Ctl(options) => return control(&options),
@@ -141,9 +173,7 @@ fn main() -> ExitCode {
 
 fn serve(options: &Serve) -> Result<()> {
     start_log(options.log_format)?;
-    let environment =
-        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = Config::load(options.conf.as_deref(), environment, &options.set)?;
+    let loaded = Config::load(options.conf.as_deref(), environment(), &options.set)?;
     if !loaded.unknown.is_empty() {
         tracing::warn!("settings that weir does not know have no effect: {}", loaded.unknown.join(", "));
     }
@@ -160,10 +190,20 @@ fn serve(options: &Serve) -> Result<()> {
     })?;
     // Threads that hang in GStreamer end with the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
+    tell_of_leaks();
     if !complete {
         bail!("the shutdown was not complete within shutdown_timeout");
     }
     Ok(())
+}
+
+/// With GST_TRACERS=leaks: what of GStreamer outlives the server, which nothing should.
+fn tell_of_leaks() {
+    let Some(alive) = media::live_objects(LEFT) else { return };
+    match alive.is_empty() {
+        true => tracing::info!("leaks: no GStreamer object is alive"),
+        false => alive.iter().for_each(|(what, count)| tracing::warn!(count, "leaks: {what} is alive")),
+    }
 }
 
 async fn run(config: Config, options: &Serve) -> Result<bool> {
@@ -218,6 +258,23 @@ fn line(template: &str, values: &[String], overrides: Option<&Path>) -> Result<(
     }
     let launch = Catalog::load(overrides)?.line(template, &pairs)?;
     println!("{}", launch.shell(|_| true));
+    Ok(())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn token(options: &Token) -> Result<()> {
+    let config = Config::load(options.conf.as_deref(), environment(), &options.set)?.config;
+    let name = StreamName::new(&options.name)?;
+    let secret = config.gate.token_secret.context("no stream_token_secret is set (--conf, or the environment)")?;
+    let action = match options.action {
+        TokenAction::Publish => Action::Publish,
+        TokenAction::Play => Action::Play,
+    };
+    let expires = SystemTime::now() + options.expires;
+    println!("{}", weir::gate::token::sign(secret.reveal(), action, name.as_str(), expires));
     Ok(())
 }
 

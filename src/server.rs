@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,7 @@ use crate::cli::local::Local;
 use crate::cli::ssh::{self, Ssh};
 use crate::config::{Config, RecordPolicy};
 use crate::event::{self, Events};
+use crate::gate::Gate;
 use crate::hook::{Applications, Hooks};
 use crate::hub::{Connections, Hub};
 use crate::listen::Listener;
@@ -27,8 +29,8 @@ use crate::media::{self, Catalog, PeerOptions, Pipelines};
 use crate::meter::Meter;
 use crate::picture::Pictures;
 use crate::pull::policy::SourcePolicy;
-use crate::pull::wcs::{Dial, Limits, Trust};
-use crate::pull::{self, Pulls, RtspTransport, Rules, SourceUri};
+use crate::pull::wcs::{Dial, Limits};
+use crate::pull::{self, Pulls, Reach, RtspTransport, Rules, SourceUri};
 use crate::record::name::{NameRules, STREAM_NAME_TEMPLATE};
 use crate::record::recover::Owned;
 use crate::record::{self, Index, Recorders, Retention, Script, Scripts};
@@ -36,6 +38,7 @@ use crate::retry::Backoff;
 use crate::rtmp;
 use crate::signal::Signal;
 use crate::store::Store;
+use crate::trust::Trust;
 use crate::users::{ADMIN, Users};
 use crate::webrtc::play::{self, Plays};
 use crate::webrtc::publish;
@@ -107,6 +110,7 @@ impl Server {
         let hub = Hub::start(events, admission.clone(), &tasks);
         let hooks = start_hooks(&config, applications.clone(), (&store, &hub), meter.clone(), &tasks).await?;
         let running = Pipelines::default();
+        let gate = gate(&config);
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
@@ -133,7 +137,7 @@ impl Server {
         };
         let connections = Connections::default();
         let parts = (catalog.clone(), running.clone(), hub.clone(), hooks.clone(), admission.clone());
-        let encoders = rtmp_tools(&config, parts, meter.clone(), &tasks);
+        let encoders = rtmp_tools(&config, parts, (gate.clone(), meter.clone()), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
             applications,
@@ -150,6 +154,7 @@ impl Server {
         let signal = Signal {
             hub: hub.clone(),
             pulls: pulls.clone(),
+            gate: gate.clone(),
             hooks: hooks.clone(),
             publish: publish_tools(&config, catalog, running.clone(), hub.clone()),
             plays: Plays::start(play_tools, &tasks),
@@ -359,6 +364,13 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     }
 }
 
+fn gate(config: &Config) -> Gate {
+    if config.gate.is_weak() {
+        tracing::warn!("stream_token_secret has fewer than 16 characters: it can be guessed from one token");
+    }
+    Gate::new(&config.gate)
+}
+
 fn pull_tools(
     config: &Config,
     catalog: Catalog,
@@ -390,9 +402,14 @@ fn pull_tools(
         },
         rtmp: Rules { record_all: config.record.every_rtmp, idle_timeout: pull.rtmp_idle_timeout },
         rtsp: Rules { record_all: config.record.every_rtsp, idle_timeout: pull.rtsp_idle_timeout },
+        reach: reach(config),
         rtsp_transport: if pull.rtsp_interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
         wcs: wcs_tools(config)?,
     })
+}
+
+fn reach(config: &Config) -> Reach {
+    Reach::new(&config.pull.allow, &config.pull.deny)
 }
 
 fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
@@ -402,14 +419,14 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
             "wcs_agent_insecure=true: certificates of other servers are NOT verified; anybody may listen in"
         );
     }
-    let trust = Trust { ca_file: wcs.ca_file.clone(), insecure: wcs.insecure };
-    let tls = wcs.ssl.then(|| trust.connector()).transpose();
+    let trust = Trust { ca_file: wcs.ca_file.clone(), setting: "wcs_agent_ca_file", insecure: wcs.insecure };
+    let tls = wcs.ssl.then(|| Ok(TlsConnector::from(Arc::new(trust.config()?)))).transpose();
     let limits =
         Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
-    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    let tls = tls.map_err(|error: String| anyhow::Error::msg(error)).context("wss cannot be made (wcs_agent_ssl)")?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
-        dial: Dial { limits, connect: wcs.connect_timeout, tls },
+        dial: Dial { limits, connect: wcs.connect_timeout, tls, reach: reach(config), gate: Gate::new(&config.gate) },
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
         origins: origins.context("an address of cdn_origins cannot be used")?,
@@ -469,7 +486,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 fn rtmp_tools(
     config: &Config,
     (catalog, pipelines, hub, hooks, admission): (Catalog, Pipelines, Hub, Hooks, Admission),
-    meter: Meter,
+    (gate, meter): (Gate, Meter),
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
     let settings = &config.rtmp;
@@ -480,9 +497,11 @@ fn rtmp_tools(
         catalog,
         pipelines,
         hub,
+        gate,
         hooks,
         record: config.record.every_rtmp,
         linger: settings.publisher_linger,
+        absent: rtmp::Absent::default(),
         limits: rtmp::Limits {
             // A larger one is read as this (RTMP 1.0 section 5.4.1).
             max_chunk_size: u32::try_from(settings.max_chunk).unwrap_or(u32::MAX).min(0xff_ffff),

@@ -85,6 +85,11 @@ impl Store {
         Table { store: self.clone(), definition: TableDefinition::new(name), values: PhantomData }
     }
 
+    /// The data directory, which this process has for itself.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     fn broken(&self, error: redb::Error) -> StoreError {
         match error {
             redb::Error::Io(error) => io_error(&self.path, &error),

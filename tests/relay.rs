@@ -77,6 +77,56 @@ fn a_late_viewer_starts_with_the_last_keyframe_and_in_sync() {
     relay.stop();
 }
 
+/// A viewer who is there before the first packet gets its first report while the past is pushed, and the others while the
+/// stream is live. A browser draws one line through them all.
+#[test]
+fn every_report_tells_the_same_clock_whatever_is_pushed_first() {
+    let relay = Relay::start(config()).unwrap();
+    let stream = Arc::new(relay.stream(stream_config(None)));
+    let (mut client, _viewer) = Client::join(&relay, &stream);
+    assert!(drive(&mut [&mut client], 5 * S, |c| c[0].connected.is_some()));
+
+    let live = 100 * S;
+    stream.stands_at(live);
+    let began = Instant::now();
+    let push = |number: u64| {
+        let time = live + Duration::from_millis(number * 40) - Duration::from_millis(1_680);
+        stream.push_list(Kind::Video, frame(Shape { gop: 1_000, ..MBIT }, number, time));
+        if time >= live {
+            let timestamp = (time.as_micros() as u64 * 48 / 1000) as u32;
+            stream.push(Kind::Audio, RtpPacket { payload: vec![0xfc; 80].into(), timestamp, time, marker: true });
+        }
+        time
+    };
+    push(0);
+    assert!(drive(&mut [&mut client], 5 * S, |c| !c[0].video.packets.is_empty()));
+    let clocks = |got: &Got| {
+        let infos = got.packets.values().filter_map(|(_, packet)| packet.last_sender_info.as_ref());
+        let mut clocks: Vec<_> = infos.map(|info| (info.ntp_time, info.rtp_time.numer() as u32)).collect();
+        clocks.dedup();
+        clocks
+    };
+    let told = |client: &Client| clocks(&client.video).len().min(clocks(&client.audio).len());
+    let mut number = 1;
+    while told(&client) < 4 && began.elapsed() < 20 * S {
+        let due = (push(number) + Duration::from_millis(40)).saturating_sub(live);
+        drive(&mut [&mut client], due.saturating_sub(began.elapsed()), |_| false);
+        number += 1;
+    }
+
+    for (got, rate) in [(&client.video, 90_000_u32), (&client.audio, 48_000)] {
+        let clocks = clocks(got);
+        assert!(clocks.len() >= 4, "{clocks:?}");
+        let (first, rtp) = clocks[0];
+        for (at, now) in &clocks {
+            let ticks = f64::from(now.wrapping_sub(rtp)) / f64::from(rate);
+            let apart = (at.duration_since(first).unwrap().as_secs_f64() - ticks).abs();
+            assert!(apart < 0.006, "a report is {apart:.3} s off the first one: {clocks:?}");
+        }
+    }
+    relay.stop();
+}
+
 #[test]
 fn five_percent_loss_is_repaired() {
     let (relay, stream, _feeder) = setup(config(), MBIT);

@@ -1,7 +1,7 @@
 // Every call of openapi.json, with a form that sends it. Calls are real: a terminate ends what it names.
 import { byId, el } from "./page.js";
 
-const METHODS = ["get", "post"];
+const METHODS = ["get", "post", "delete"];
 
 /** An example of a schema: every field with an empty value of its type. */
 function example(schema, schemas) {

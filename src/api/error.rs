@@ -101,6 +101,7 @@ impl From<PullError> for ApiError {
             PullError::NoTracks => Self::bad("NoTracks", error.to_string()),
             PullError::Refused(refused) => refused.into(),
             PullError::NoRemoteName(_) => Self::bad("FieldMissing", error.to_string()),
+            PullError::Barred(_) => Self::new(StatusCode::FORBIDDEN, "PullDenied", error.to_string()),
             PullError::Uri(error) => error.into(),
             PullError::OtherFamily(..) => Self::bad("UriInvalid", error.to_string()),
             PullError::Name(error) => error.into(),

@@ -10,7 +10,8 @@ use super::contract::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
 use crate::event::epoch_ms;
-use crate::name::StreamName;
+use crate::gate::bare_name;
+use crate::name::{StreamName, mask};
 use crate::pull::{Agent, AgentStatus, AgentView, Direction, Family, PullRequest, PushRequest, Scheme, SourceUri};
 
 /// Publishes a stream of ours on another server.
@@ -128,6 +129,9 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
     let uri = SourceUri::parse(&uri)?;
     // Other addresses name the stream themselves.
     let remote_name = fields.remote_stream_name.filter(|name| !name.is_empty() && uri.scheme() == Scheme::Wcs);
+    // What is shown there is no part of the name here.
+    let bare = remote_name.as_deref().map(bare_name);
+    let local_name = local_name.or(bare.as_ref());
     let request = PullRequest {
         family,
         uri,
@@ -216,7 +220,8 @@ impl Wanted {
         let name = agent.view().local_name;
         self.uri.as_deref().is_none_or(|uri| agent.pulls(uri))
             && (same(&self.local_stream_name, name.as_str()) || same(&self.local_stream_name, &name.to_string()))
-            && (self.remote_stream_name.is_none() || self.remote_stream_name == body.remote_stream_name)
+            && (self.remote_stream_name.is_none()
+                || self.remote_stream_name.as_deref().map(mask) == body.remote_stream_name)
             && same(&self.local_media_session_id, &body.local_media_session_id)
             && same(&self.status, body.status)
     }

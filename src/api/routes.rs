@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use warp::{Filter, Rejection};
 
 use super::access::CHALLENGE;
@@ -137,9 +137,9 @@ async fn answer<B: Buf>(api: &Api, mut request: Request, body: impl Stream<Item 
     if response.status() == StatusCode::REQUEST_TIMEOUT {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    allow_origins(api, &mut response);
     // A recording or a name in JSON is never anything but what its type says.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    operators_headers(api, &mut response);
     response
 }
 
@@ -240,7 +240,7 @@ fn failure(error: &ApiError, path: &str) -> Response {
     response
 }
 
-fn allow_origins(api: &Api, response: &mut Response) {
+fn operators_headers(api: &Api, response: &mut Response) {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, &api.cors.allow_origin),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, &api.cors.allow_headers),
@@ -248,6 +248,11 @@ fn allow_origins(api: &Api, response: &mut Response) {
     ];
     for (name, value) in headers {
         if let Some(value) = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    for (name, value) in &api.cors.more {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
             response.headers_mut().insert(name, value);
         }
     }

@@ -14,15 +14,15 @@ use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
-use crate::hub::{Figures, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle, StreamView};
+use crate::hub::{Figures, Filter, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle};
 use crate::media::{Kind, Track};
-use crate::name::{MediaSessionId, StreamName};
+use crate::name::StreamName;
 
 /// Longest time the sessions that `/stream/terminate` ends may take until the caller is told so.
 const LEAVING: Duration = Duration::from_secs(20);
 
 /// Every field that is present must fit.
-#[derive(Deserialize, JsonSchema, Default)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "StreamFilter")]
 struct Wanted {
@@ -68,43 +68,42 @@ pub fn calls() -> Vec<Call> {
 
 /// `/stream/find_all`: every media session.
 pub fn find_all(api: &Api) -> Result<Answer, ApiError> {
-    answered(&Wanted::default().among(api))
+    answered(&shown(api, &Filter::default(), false))
 }
 
 /// `/stream/find`: those that every given field fits.
 pub fn find(api: &Api, request: &Request) -> Result<Answer, ApiError> {
     let wanted: Wanted = request.fields()?;
-    wanted.filters()?;
-    answered(&wanted.among(api))
+    let metrics = wanted.display.iter().any(|what| what == "metrics");
+    answered(&shown(api, &wanted.filter()?, metrics))
 }
 
-fn answered(found: &[(StreamHandle, MediaSessionId, Shown)]) -> Result<Answer, ApiError> {
+fn answered(found: &[Shown]) -> Result<Answer, ApiError> {
     if found.is_empty() {
         return Err(none());
     }
-    Answer::json(&found.iter().map(|(_, _, body)| body).collect::<Vec<_>>())
+    Answer::json(&found)
+}
+
+/// Sessions as callers see them.
+fn shown(api: &Api, filter: &Filter, metrics: bool) -> Vec<Shown> {
+    filter.each(&api.hub.streams(), |stream, view, session| {
+        let mut body = Shown::of(view, session);
+        body.name = view.name.to_string();
+        body.metrics = metrics.then(|| figures(stream, &view.tracks, session));
+        body
+    })
 }
 
 /// `/stream/terminate`: ends those that every given field fits; answers when they are gone.
 pub async fn terminate(api: &Api, request: &Request) -> Result<Answer, ApiError> {
-    let wanted: Wanted = request.fields()?;
-    wanted.filters()?;
-    let found = wanted.among(api);
+    let found = request.fields::<Wanted>()?.filter()?.among(&api.hub);
     if found.is_empty() {
         return Err(none());
     }
-    let sessions: Vec<_> = found.iter().map(|(stream, session, _)| (stream, session)).collect();
-    sessions.iter().for_each(|(stream, session)| stream.terminate(session, STOPPED_BY_REST));
-    let gone = async {
-        for (stream, session) in sessions {
-            stream.left(session).await;
-            // An agent that is still on the list would be in the way of who pulls its source again.
-            api.pulls.gone(session.clone()).await;
-        }
-    };
     // They end all the same; each of their steps has a deadline of its own.
     let late = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "NotGone", "some of them take long to end");
-    timeout(LEAVING, gone).await.map_err(late)?;
+    timeout(LEAVING, api.pulls.end(found, STOPPED_BY_REST)).await.map_err(late)?;
     Ok(Answer::Void)
 }
 
@@ -121,44 +120,20 @@ fn none() -> ApiError {
 }
 
 impl Wanted {
-    /// Refuses a call that would mean everything.
-    fn filters(&self) -> Result<(), ApiError> {
-        let some = self.media_session_id.is_some()
-            || self.media_session_ids.is_some()
-            || self.session_id.is_some()
-            || self.app_key.is_some()
-            || self.name.is_some()
-            || self.published.is_some()
-            || self.status.is_some();
+    /// What is wanted; refuses a call that would mean everything.
+    fn filter(self) -> Result<Filter, ApiError> {
+        let role = |published| if published { Role::Publisher } else { Role::Player };
+        let filter = Filter {
+            id: self.media_session_id,
+            ids: self.media_session_ids,
+            connection: self.session_id,
+            app_key: self.app_key,
+            name: self.name,
+            role: self.published.map(role),
+            status: self.status,
+        };
         let sentence = "say which: mediaSessionId, mediaSessionIds, sessionId, appKey, name, published or status";
-        if some { Ok(()) } else { Err(ApiError::bad("FilterMissing", sentence)) }
-    }
-
-    fn among(&self, api: &Api) -> Vec<(StreamHandle, MediaSessionId, Shown)> {
-        let metrics = self.display.iter().any(|what| what == "metrics");
-        let mut found = Vec::new();
-        for stream in api.hub.streams().values() {
-            let view = stream.view();
-            for session in view.sessions.iter().filter(|session| self.fits(&view, session)) {
-                let mut body = Shown::of(&view, session);
-                body.name = view.name.to_string();
-                body.metrics = metrics.then(|| figures(stream, &view.tracks, session));
-                found.push((stream.clone(), session.id.clone(), body));
-            }
-        }
-        found
-    }
-
-    fn fits(&self, view: &StreamView, session: &SessionView) -> bool {
-        let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-        let id = session.id.to_string();
-        same(&self.media_session_id, &id)
-            && self.media_session_ids.as_ref().is_none_or(|ids| ids.contains(&id))
-            && same(&self.session_id, &session.connection)
-            && same(&self.app_key, &session.app_key)
-            && (same(&self.name, view.name.as_str()) || same(&self.name, &view.name.to_string()))
-            && self.published.is_none_or(|published| published == (session.role == Role::Publisher))
-            && same(&self.status, session.status)
+        if filter.is_empty() { Err(ApiError::bad("FilterMissing", sentence)) } else { Ok(filter) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of REST hooks and of the keep-alive of streams.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::browser::time_or_never;
@@ -22,6 +23,8 @@ pub struct Hooks {
     pub sign: bool,
     /// The key of the signature (`rest_hook_secret_key`).
     pub key: HookKey,
+    /// A PEM file of certificates that are trusted beside the system's (`rest_hook_ca_file`).
+    pub ca_file: Option<PathBuf>,
     /// Most events of an application that wait for their delivery, at least 1 (`rest_hook_queue`).
     pub queue: u64,
     /// The age at which an event that could not be delivered is given up (`rest_hook_queue_time`).
@@ -71,6 +74,7 @@ impl Hooks {
         let retry_enabled = layers.get("rest_client_request_sent_retry_enabled", value::switch);
         let sign = layers.get("rest_hook_send_hash", value::switch);
         let key = layers.get("rest_hook_secret_key", |text| Ok(HookKey(text.to_owned())));
+        let ca_file = layers.get("rest_hook_ca_file", value::path);
         let queue = layers.get("rest_hook_queue", value::positive_size);
         let queue_time = layers.get("rest_hook_queue_time", value::time);
         let keep_alive = StreamKeepAlive::read(layers);
@@ -81,6 +85,7 @@ impl Hooks {
             retry_enabled: retry_enabled?,
             sign: sign?,
             key: key?,
+            ca_file: ca_file?,
             queue: queue?,
             queue_time: queue_time?,
             keep_alive: keep_alive?,
@@ -99,6 +104,7 @@ impl Hooks {
             ("rest_client_request_sent_retry_enabled", self.retry_enabled.to_string()),
             ("rest_hook_send_hash", self.sign.to_string()),
             ("rest_hook_secret_key", self.key.reveal().to_owned()),
+            ("rest_hook_ca_file", self.ca_file.as_deref().map(|path| path.display().to_string()).unwrap_or_default()),
             ("rest_hook_queue", self.queue.to_string()),
             ("rest_hook_queue_time", value::show_time(self.queue_time)),
             ("keep_alive_streaming_sessions_enabled", self.keep_alive.enabled.to_string()),

@@ -241,7 +241,7 @@ fn sample_rate(text: &str) -> value::Parsed<u32> {
 const LONGEST_AGE: u64 = 36_500 * 86_400;
 
 /// Reads how long something is kept: seconds, or a number with m, h or d; 0 for ever.
-fn age(text: &str) -> value::Parsed<Option<Duration>> {
+pub(super) fn age(text: &str) -> value::Parsed<Option<Duration>> {
     let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
     let (digits, unit) =
         units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).unwrap_or((text, 1));

@@ -15,6 +15,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("rest_access_control_allow_origin", "https://example.org"),
     ("rest_access_control_allow_headers", ""),
     ("rest_access_control_allow_methods", "GET,POST"),
+    ("rest_access_control_headers", "X-A: b;Strict-Transport-Security: max-age=1; preload"),
     ("web_root", "/srv/client2"),
     ("https.port", "0"),
     ("wss.port", ""),
@@ -39,6 +40,11 @@ const OTHERS: &[(&str, &str)] = &[
     ("publisher_linger", "0"),
     ("rtmp_max_message", "1M"),
     ("rtmp_max_chunk", "64K"),
+    ("stream_token_secret", "***"),
+    ("stream_token_publish", "false"),
+    ("stream_token_play", "false"),
+    ("publish_password", "***"),
+    ("play_password", "***"),
     ("use_fdk_aac", "true"),
     ("disable_drop_aac_frame", "true"),
     ("ssh.port", "free"),
@@ -68,11 +74,14 @@ const OTHERS: &[(&str, &str)] = &[
     ("pull_reconnect_initial", "3"),
     ("pull_reconnect_max", "86400000"),
     ("pull_reconnect_attempts", "4"),
+    ("pull_allow", "rtsp://10.0.0.0/8,*.example.org"),
+    ("pull_deny", ""),
     ("rtmp_activity_timer_timeout", "0"),
     ("rtsp_activity_timer_timeout", "0"),
     ("rtsp_interleaved_mode", "false"),
     ("wcs_agent_ssl", "true"),
     ("wcs_agent_ca_file", "/etc/ca.pem"),
+    ("rest_hook_ca_file", "/etc/hooks.pem"),
     ("wcs_agent_insecure", "true"),
     ("wcs_agent_connect_timeout", "11"),
     ("wcs_agent_answer_timeout", "12"),
@@ -147,6 +156,7 @@ fn the_defaults() {
         signal,
         webrtc,
         rtmp,
+        gate,
         aac,
         ssh,
         record,
@@ -190,6 +200,9 @@ fn the_defaults() {
         }
     );
     let ms = Duration::from_millis;
+    let deny =
+        "169.254.0.0/16,fe80::/10,fd00:ec2::254,fd20:ce::254,100.100.100.200,168.63.129.16,metadata.google.internal";
+    let deny: Vec<TargetRule> = deny.split(',').map(|rule| rule.parse().unwrap()).collect();
     assert_eq!((wcs.ssl, wcs.insecure, wcs.ca_file, wcs.origins), (false, false, None, vec![]));
     assert_eq!((wcs.connect_timeout, wcs.idle_timeout), (ms(5_000), Some(ms(60_000))));
     assert_eq!(aac, Aac { fdk: false, disable_drop: false });
@@ -218,11 +231,16 @@ fn the_defaults() {
             connect_timeout: ms(10_000),
             stall_timeout: ms(10_000),
             reconnect: Reconnect { initial: ms(500), max: ms(30_000), attempts: None },
+            allow: vec![],
+            deny,
             rtmp_idle_timeout: Some(ms(60_000)),
             rtsp_idle_timeout: Some(ms(60_000)),
             rtsp_interleaved: true,
         }
     );
+    let Gate { token_secret, token_publish, token_play, publish_password, play_password } = gate;
+    assert_eq!((token_secret, token_publish, token_play), (None, true, true));
+    assert_eq!((publish_password, play_password), (None, None));
     assert_eq!(
         limits,
         Limits {

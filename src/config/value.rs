@@ -283,6 +283,37 @@ pub(super) fn header(text: &str) -> Parsed<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
+/// What no operator sets: how long an answer is, and what its connection does.
+const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "connection", "upgrade"];
+
+/// Reads headers as WCS has them: `Name: value;Name: value`. A piece that begins with no name belongs to the value before
+/// it (`Strict-Transport-Security: max-age=1; includeSubDomains`).
+pub(super) fn headers(text: &str) -> Parsed<Vec<(String, String)>> {
+    let allowed = "headers with semicolons between them, for example X-Frame-Options: DENY;Vary: Origin";
+    let mut headers: Vec<(String, String)> = Vec::new();
+    for piece in text.split(';').map(str::trim).filter(|piece| !piece.is_empty()) {
+        let token =
+            |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        let named =
+            piece.split_once(':').map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| token(name));
+        match (named, headers.last_mut()) {
+            (Some((name, _)), _) if FRAMING.contains(&name.to_ascii_lowercase().as_str()) => return expected(allowed),
+            (Some((name, value)), _) => headers.push((name.to_owned(), value.to_owned())),
+            (None, Some((_, value))) => value.push_str(&format!("; {piece}")),
+            (None, None) => return expected(allowed),
+        }
+    }
+    match headers.iter().all(|(_, value)| value.bytes().all(|b| (b' '..=b'~').contains(&b))) {
+        true => Ok(headers),
+        false => expected(allowed),
+    }
+}
+
+/// Writes headers so that [`headers`] reads them back.
+pub(super) fn show_headers(headers: &[(String, String)]) -> String {
+    headers.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(";")
+}
+
 /// Reads a template of file names.
 pub(super) fn template(text: &str) -> Parsed<String> {
     if text.is_empty() || text.chars().any(char::is_control) {
@@ -297,6 +328,23 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn headers_of_the_operator() {
+        let own = |text| headers(text).map(|list| show_headers(&list)).unwrap_or_else(|_| "?".into());
+        for (text, shown) in [
+            ("", ""),
+            ("A: b", "A: b"),
+            (" A:b ; C : d;", "A: b;C: d"),
+            ("S: max-age=1; includeSubDomains;X: y", "S: max-age=1; includeSubDomains;X: y"),
+            ("A: http://h:1", "A: http://h:1"),
+            ("b", "?"),
+            ("Content-Length: 0", "?"),
+            ("A: \u{e9}", "?"),
+        ] {
+            assert_eq!(own(text), shown, "{text:?}");
+        }
+    }
 
     #[test]
     fn rotations() {

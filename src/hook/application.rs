@@ -1,8 +1,9 @@
 //! Applications: what hooks belong to (wcs.md 4.1, 4.5 and section 5).
 //!
 //! An application has a name, a key (`appKey`, which clients connect with), the base URL of its hook server, and the
-//! methods that are called there. `defaultApp` (browsers, pulled streams) and `flashStreamingApp` (RTMP) are there from
-//! the start with an empty URL, which calls nothing. Changes are on the disk before they count; readers see a snapshot.
+//! methods that are called there. `defaultApp` (browsers, pulled streams), `flashStreamingApp` (RTMP) and `roomApp` (pages
+//! with the SDK's conference rooms) are there from the start with an empty URL, which calls nothing. Changes are on the
+//! disk before they count; readers see a snapshot.
 
 mod check;
 mod method;
@@ -25,8 +26,10 @@ use crate::store::{Change, Store, StoreError, Table};
 pub const DEFAULT_APP: &str = "defaultApp";
 /// The application of RTMP's publishers and players.
 pub const FLASH_STREAMING_APP: &str = "flashStreamingApp";
+/// The application that the SDK's conference rooms name. Source: wcs.md 3.2, 4.1.
+pub const ROOM_APP: &str = "roomApp";
 /// Those there are from the start, whose name is their key. They stay.
-const BUILT_IN: [&str; 2] = [DEFAULT_APP, FLASH_STREAMING_APP];
+const BUILT_IN: [&str; 3] = [DEFAULT_APP, FLASH_STREAMING_APP, ROOM_APP];
 /// Most applications at once.
 pub const MAX_APPLICATIONS: usize = 1000;
 
@@ -315,8 +318,11 @@ impl Applications {
         let kept = kept.map_err(|error| ApplicationError::Lost(error.to_string()))??;
         let mut book = Book::default();
         kept.into_values().for_each(|application| book.put(application));
-        for name in BUILT_IN.into_iter().filter(|name| !book.by_name.contains_key(*name)).collect::<Vec<_>>() {
-            book.put(Application::built_in(name));
+        for name in BUILT_IN {
+            // An operator may have added one of that key before weir had it.
+            if !book.by_name.contains_key(name) && !book.by_key.contains_key(name) {
+                book.put(Application::built_in(name));
+            }
         }
         Ok(Self(Arc::new(Shared { now: ArcSwap::from_pointee(book), table, changing: Mutex::new(()) })))
     }

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -15,7 +15,10 @@ use super::policy::{Object, Outcome, Unreachable};
 use super::{Application, Method};
 use crate::config;
 use crate::meter::Meter;
+use crate::trust::{self, Trust};
 
+/// The setting with more certificates to trust.
+const CA_FILE: &str = "rest_hook_ca_file";
 /// The largest answer, bytes. Answers mirror what was sent, an SDP included.
 const MAX_ANSWER: usize = 1 << 20;
 /// Longest time to a connection, whatever an answer may take.
@@ -41,12 +44,14 @@ impl Client {
     /// A client with these settings.
     ///
     /// # Errors
-    /// The host's certificates cannot be read: in a sentence for the operator.
+    /// The file of certificates cannot be used: in a sentence for the operator.
     pub fn new(settings: &config::Hooks, meter: Meter) -> Result<Self, String> {
         if settings.sign && settings.key.is_empty() {
             tracing::warn!("hooks are not signed: rest_hook_send_hash is true, and rest_hook_secret_key is empty");
         }
+        let trust = Trust { ca_file: settings.ca_file.clone(), setting: CA_FILE, insecure: false };
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.config()?)
             // Another address would get what was meant for this one, its password included.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -104,14 +109,14 @@ impl Client {
     }
 
     async fn send(&self, application: &Application, url: &str, method: Method, body: String) -> Outcome {
-        let mut request = self.http.post(url);
-        request = request.header(CONTENT_TYPE, "application/json;charset=UTF-8");
-        request = request.header(ACCEPT, "application/json, application/*+json");
-        request = match &self.key {
-            Some(key) => request.header(AUTHORIZATION, signature(key.reveal(), &body)),
-            None if application.rest_username.is_empty() => request,
-            None => request.basic_auth(&application.rest_username, Some(application.rest_password.reveal())),
-        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json;charset=UTF-8"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/*+json"));
+        if let Some(who) = self.authorization(application, &body) {
+            headers.insert(AUTHORIZATION, who);
+        }
+        // They take the place of what the request has by then: the user and the password of the URL.
+        let request = self.http.post(url).headers(headers);
         let began = std::time::Instant::now();
         let outcome = match request.body(body).send().await {
             Ok(response) => answered(response).await,
@@ -122,6 +127,19 @@ impl Client {
         let ms = took.as_millis() as u64;
         tracing::debug!(app = %application.key, %method, ms, error = outcome.error(), "hook called");
         outcome
+    }
+
+    /// Who is calling: a signature, else the application's user and password; `None` leaves those of the URL, if any.
+    fn authorization(&self, application: &Application, body: &str) -> Option<HeaderValue> {
+        let who = match &self.key {
+            Some(key) => signature(key.reveal(), body),
+            None if application.rest_username.is_empty() => return None,
+            None => basic(&application.rest_username, application.rest_password.reveal()),
+        };
+        // Hexadecimal digits and BASE64 are what a header may hold.
+        let mut who = HeaderValue::from_str(&who).ok()?;
+        who.set_sensitive(true);
+        Some(who)
     }
 }
 
@@ -166,8 +184,16 @@ fn signature(key: &str, body: &str) -> String {
     format!("WCS {}", HEXLOWER.encode(&mac.finalize().into_bytes()))
 }
 
+/// HTTP Basic: RFC 7617, in UTF-8.
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()))
+}
+
 /// An error's innermost reason, without the URL, which may hold a password.
 fn told(error: &reqwest::Error) -> String {
+    if let Some(complaint) = trust::complaint(error, CA_FILE) {
+        return complaint;
+    }
     let mut innermost: &dyn Error = error;
     while let Some(source) = innermost.source() {
         innermost = source;

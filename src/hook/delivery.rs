@@ -1,33 +1,34 @@
 //! Delivers events: one task owns what waits for every application, on disk too.
 //!
-//! An event is written down unless it is delivered at once, and struck out when it is done with; both in batches, so that
-//! a hook server that answers costs no disk. After a crash what is written is sent again, in its order: an event whose
-//! strike was not yet written arrives once more, and no event arrives a third time for that.
+//! An event is written down as it comes, and struck out when it is done with ([`journal`](super::journal)). After a crash
+//! what is written is sent again, in its order: an event whose strike was not yet written arrives once more, and no event
+//! arrives a third time for that.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::client::Client;
 use super::complaint::Complaints;
+use super::journal::Journal;
 use super::line::{Item, Landing, Line};
 use super::policy::Outcome;
 use super::session::Sessions;
 use super::{Applications, Method};
 use crate::event::epoch_ms;
-use crate::store::{Change, Store, StoreError, Table};
 
-/// The table of events that are not delivered yet, by their place.
-const TABLE: &str = "hook_events";
-/// How long changes are gathered before they are written.
-const GATHER: Duration = Duration::from_millis(50);
 /// The longest time the last events may take when the server ends; what is left is sent after the next start.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// The longest time that a question waits for the events before it: far longer than they take to arrive, if not to be
+/// answered.
+const ORDER: Duration = Duration::from_secs(5);
 /// What a rate-limited complaint calls this part.
 const EVENTS: &str = "events";
 
@@ -49,25 +50,33 @@ pub(super) struct Deliveries(mpsc::UnboundedSender<Command>);
 
 enum Command {
     Event(Item),
+    Ask(Asker),
     Finish(oneshot::Sender<()>),
+}
+
+/// Somebody who asks what is in order with a lane.
+struct Asker {
+    app_key: String,
+    lane: String,
+    /// What came before this is waited for.
+    place: u64,
+    go: oneshot::Sender<()>,
 }
 
 impl Deliveries {
     /// Reads what an earlier run has left, and starts the task in `tasks`.
-    pub(super) async fn start(tools: Tools, store: &Store, tasks: &TaskTracker) -> Result<Self, StoreError> {
-        let table: Table<Item> = store.table(TABLE);
-        let reading = table.clone();
-        let left = tokio::task::spawn_blocking(move || reading.all()).await;
-        // A thread that is gone has read nothing; what is written stays.
-        let left = left.unwrap_or_else(|_| Ok(BTreeMap::new()))?;
+    pub(super) async fn start(tools: Tools, data: &Path, tasks: &TaskTracker) -> io::Result<Self> {
+        let data = data.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Journal::open(&data)).await;
+        let (journal, left) = opened.unwrap_or_else(|error| Err(io::Error::other(error)))?;
         let (commands, inbox) = mpsc::unbounded_channel();
         let mut deliverer = Deliverer {
             tools: Arc::new(tools),
             lines: HashMap::new(),
             next: 0,
-            journal: Journal { table, puts: BTreeMap::new(), strikes: Vec::new(), kept: HashSet::new(), flush: None },
+            journal,
             sends: JoinSet::new(),
-            writes: JoinSet::new(),
+            askers: Vec::new(),
             leaving: None,
         };
         deliverer.take_up(left);
@@ -90,55 +99,22 @@ impl Deliveries {
         let _ = self.0.send(Command::Event(item));
     }
 
+    /// Waits until what was told of a lane has landed, so that a question does not overtake it: at most [`ORDER`], and not
+    /// for a hook server that is away.
+    pub(super) async fn in_turn(&self, app_key: &str, lane: &str) {
+        let (go, gone) = oneshot::channel();
+        let asker = Asker { app_key: app_key.to_owned(), lane: lane.to_owned(), place: 0, go };
+        let _ = self.0.send(Command::Ask(asker));
+        // A task that has ended keeps nobody waiting.
+        let _ = timeout(ORDER, gone).await;
+    }
+
     /// Delivers what can be delivered soon, writes down the rest, and ends.
     pub(super) async fn finish(&self) {
         let (done, finished) = oneshot::channel();
         let _ = self.0.send(Command::Finish(done));
         let _ = finished.await;
     }
-}
-
-/// What is to be written, and what stands on the disk.
-struct Journal {
-    table: Table<Item>,
-    puts: BTreeMap<u64, Item>,
-    strikes: Vec<u64>,
-    /// Written, or being written.
-    kept: HashSet<u64>,
-    /// When the next batch is written.
-    flush: Option<Instant>,
-}
-
-impl Journal {
-    fn keep(&mut self, item: &Item) {
-        self.puts.insert(item.place, item.clone());
-        self.flush.get_or_insert_with(|| Instant::now() + GATHER);
-    }
-
-    fn strike(&mut self, place: u64) {
-        self.puts.remove(&place);
-        if self.kept.remove(&place) {
-            self.strikes.push(place);
-            self.flush.get_or_insert_with(|| Instant::now() + GATHER);
-        }
-    }
-
-    /// The batch; `None` where there is nothing to write.
-    fn batch(&mut self) -> Option<Vec<Change<Item>>> {
-        self.flush = None;
-        let strikes = std::mem::take(&mut self.strikes).into_iter().map(|place| Change::Remove(key(place)));
-        let mut changes: Vec<_> = strikes.collect();
-        for (place, item) in std::mem::take(&mut self.puts) {
-            self.kept.insert(place);
-            changes.push(Change::Put(key(place), item));
-        }
-        (!changes.is_empty()).then_some(changes)
-    }
-}
-
-/// Keys are in the order of places.
-fn key(place: u64) -> String {
-    format!("{place:020}")
 }
 
 struct Deliverer {
@@ -148,44 +124,45 @@ struct Deliverer {
     next: u64,
     journal: Journal,
     sends: JoinSet<(Item, Option<Outcome>)>,
-    /// At most one batch at a time.
-    writes: JoinSet<Result<(), StoreError>>,
+    /// Who waits for their turn.
+    askers: Vec<Asker>,
     /// Set when the server ends: until when, and whom to tell.
     leaving: Option<(Instant, oneshot::Sender<()>)>,
 }
 
 impl Deliverer {
-    fn take_up(&mut self, left: BTreeMap<String, Item>) {
+    fn take_up(&mut self, left: BTreeMap<u64, Item>) {
         if !left.is_empty() {
             tracing::info!("{} events for hook servers are left from an earlier run", left.len());
         }
-        for (key, mut item) in left {
-            item.place = key.parse().unwrap_or(self.next);
+        for item in left.into_values() {
             self.next = self.next.max(item.place + 1);
-            self.journal.kept.insert(item.place);
             self.wait(item);
         }
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         loop {
+            self.journal.flush();
             self.dispatch();
+            self.let_ask();
             if self.may_leave() {
                 break;
             }
             let resume = self.lines.values().filter_map(Line::resume).filter(|at| *at > Instant::now()).min();
             let until = self.leaving.as_ref().map(|(until, _)| *until);
-            let flush = self.journal.flush.filter(|_| self.writes.is_empty());
+            let sync = self.journal.due();
             tokio::select! {
                 biased;
                 Some(landed) = self.sends.join_next() => self.landed(landed),
-                Some(written) = self.writes.join_next() => self.written(written),
+                written = self.journal.ended() => self.written(written),
                 command = inbox.recv(), if self.leaving.is_none() => match command {
                     Some(Command::Event(item)) => self.event(item),
+                    Some(Command::Ask(asker)) => self.askers.push(Asker { place: self.next, ..asker }),
                     Some(Command::Finish(done)) => self.leaving = Some((Instant::now() + FAREWELL, done)),
                     None => break,
                 },
-                () = at(flush) => self.write(),
+                () = at(sync) => self.journal.sync(),
                 () = at(resume) => {}
                 () = at(until) => {}
             }
@@ -198,6 +175,17 @@ impl Deliverer {
         self.next += 1;
         self.journal.keep(&item);
         self.wait(item);
+    }
+
+    /// Lets those ask whose turn it is.
+    fn let_ask(&mut self) {
+        let clear = |asker: &mut Asker| {
+            let line = self.lines.get(&asker.app_key);
+            asker.go.is_closed() || line.is_none_or(|line| line.clear(&asker.lane, asker.place))
+        };
+        for asker in self.askers.extract_if(.., clear) {
+            let _ = asker.go.send(());
+        }
     }
 
     fn wait(&mut self, item: Item) {
@@ -271,20 +259,10 @@ impl Deliverer {
         Landing::Away { sent }
     }
 
-    fn write(&mut self) {
-        if let Some(batch) = self.journal.batch() {
-            let table = self.journal.table.clone();
-            self.writes.spawn_blocking(move || table.write(batch));
+    fn written(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.tools.complaints.warn("", "events on disk", &format!("events would not survive a restart: {error}"));
         }
-    }
-
-    fn written(&self, written: Result<Result<(), StoreError>, tokio::task::JoinError>) {
-        let error = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        self.tools.complaints.warn("", "events on disk", &format!("events would not survive a restart: {error}"));
     }
 
     /// Whether all is sent that can be, or the time for it is over.
@@ -297,14 +275,9 @@ impl Deliverer {
     async fn end(mut self) {
         // What is on its way stays written down.
         self.sends.shutdown().await;
-        while let Some(written) = self.writes.join_next().await {
-            self.written(written);
-        }
-        self.write();
-        while let Some(written) = self.writes.join_next().await {
-            self.written(written);
-        }
-        let waiting: usize = self.journal.kept.len();
+        let written = self.journal.close().await;
+        self.written(written);
+        let waiting = self.journal.len();
         if waiting > 0 {
             tracing::info!("{waiting} events for hook servers are sent after the next start");
         }

@@ -67,7 +67,8 @@ pub enum Landing {
 
 #[derive(Default)]
 struct Lane {
-    busy: bool,
+    /// The place of the one that is on its way.
+    flying: Option<u64>,
     waiting: VecDeque<Item>,
     /// Of the bodies that wait.
     bytes: usize,
@@ -106,12 +107,21 @@ impl Line {
         self.resume.filter(|_| !self.waiting.is_empty())
     }
 
+    /// Whether nobody need wait for the events of a lane that came before `place`: they have landed, or the hook server is
+    /// away.
+    pub fn clear(&self, name: &str, place: u64) -> bool {
+        let Some(lane) = self.lanes.get(name) else { return true };
+        let before = |other: u64| other < place;
+        let waits = lane.flying.is_some_and(before) || lane.waiting.front().is_some_and(|first| before(first.place));
+        self.failed > 0 || !waits
+    }
+
     /// Takes an event; gives those that are given up for it, at most `limit` being allowed to wait.
     pub fn push(&mut self, item: Item, limit: usize) -> Vec<Item> {
         let mut dropped = Vec::new();
         let lane = self.lanes.entry(item.lane.clone()).or_default();
         let name = item.lane.clone();
-        if !lane.busy && lane.waiting.is_empty() {
+        if lane.flying.is_none() && lane.waiting.is_empty() {
             self.ready.insert(item.place);
         }
         self.waiting.insert(item.place, item.lane.clone());
@@ -153,8 +163,8 @@ impl Line {
     fn line_up(&mut self, name: &Arc<str>) {
         let Some(lane) = self.lanes.get(name) else { return };
         match lane.waiting.front() {
-            Some(first) if !lane.busy => drop(self.ready.insert(first.place)),
-            None if !lane.busy => drop(self.lanes.remove(name)),
+            Some(first) if lane.flying.is_none() => drop(self.ready.insert(first.place)),
+            None if lane.flying.is_none() => drop(self.lanes.remove(name)),
             _ => {}
         }
     }
@@ -167,7 +177,7 @@ impl Line {
         }
         let place = self.ready.pop_first()?;
         let name = self.waiting.remove(&place)?;
-        self.lanes.get_mut(&name)?.busy = true;
+        self.lanes.get_mut(&name)?.flying = Some(place);
         self.flying += 1;
         self.pop(&name)
     }
@@ -177,7 +187,7 @@ impl Line {
         self.flying = self.flying.saturating_sub(1);
         let name = item.lane.clone();
         if let Some(lane) = self.lanes.get_mut(&name) {
-            lane.busy = false;
+            lane.flying = None;
         }
         match landing {
             Landing::Done => (self.failed, self.resume) = (0, None),
@@ -235,6 +245,22 @@ mod tests {
         assert_eq!(places(&mut line, now), [2]);
         line.landed(item(2, "a"), Landing::Done, now, 0.0);
         assert!(line.lanes.is_empty() && line.rests(now));
+    }
+
+    #[test]
+    fn a_question_waits_for_the_events_before_it_unless_nobody_is_there() {
+        let (mut line, now) = (Line::default(), Instant::now());
+        line.push(item(1, "a"), 100);
+        line.push(item(2, "a"), 100);
+        assert!(line.clear("a", 1) && line.clear("b", 9));
+        assert!(!line.clear("a", 2) && !line.clear("a", 3));
+        let first = line.next(now).unwrap();
+        assert!(line.clear("a", 1) && !line.clear("a", 2));
+        line.landed(first, Landing::Done, now, 0.0);
+        assert!(line.clear("a", 2) && !line.clear("a", 3));
+        let second = line.next(now).unwrap();
+        line.landed(second, Landing::Away { sent: false }, now, 0.0);
+        assert!(line.clear("a", 3));
     }
 
     #[test]

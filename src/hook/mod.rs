@@ -6,7 +6,8 @@
 //! | [`policy`] | `restClientConfig`, and what an answer means; pure |
 //! | [`session`] | one connection: what `connect` was answered, for its life |
 //! | `client` | one call over HTTP |
-//! | `line`, `delivery` | events in their order, kept until they are delivered, also over a restart |
+//! | `line`, `delivery` | events in their order, until they are delivered |
+//! | `journal` | what waits, as it survives a restart |
 //! | `beats`, `keep_alive` | StreamKeepAliveEvent, spread over the interval |
 //! | `complaint` | what goes wrong: counted, logged once a minute |
 //!
@@ -20,6 +21,7 @@ mod client;
 mod complaint;
 mod delivery;
 mod follow;
+mod journal;
 mod keep_alive;
 mod line;
 pub mod policy;
@@ -55,6 +57,9 @@ pub enum HookError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of events that wait.
+    #[error("events for hook servers cannot be kept: {0}")]
+    Journal(#[from] std::io::Error),
     /// The HTTP client.
     #[error("{0}")]
     Client(String),
@@ -122,7 +127,7 @@ impl Hooks {
             client,
             complaints,
             sessions,
-            deliveries: Deliveries::start(tools, store, tasks).await?,
+            deliveries: Deliveries::start(tools, store.directory(), tasks).await?,
             enabled: settings.enabled,
             node: format!("{}@{address}", node(store).await?),
             ending: ending.clone(),
@@ -210,6 +215,11 @@ impl Hooks {
         if self.calls(app_key, method) {
             self.0.deliveries.tell(app_key, method, lane, &client::text(&body()));
         }
+    }
+
+    /// Waits until what was told of a connection has arrived.
+    async fn in_turn(&self, app_key: &str, lane: &str) {
+        self.0.deliveries.in_turn(app_key, lane).await;
     }
 
     fn over_after_statuses(&self, session: Arc<Session>, info: &str) {

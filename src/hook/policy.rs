@@ -123,6 +123,7 @@ impl Outcome {
 /// The phrases that backends use.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
+        300..400 => " (redirects are not followed)",
         400 => " Bad Request",
         401 => " Unauthorized",
         403 => " Forbidden",
@@ -259,7 +260,7 @@ mod tests {
         let policy = policies.of(Method::PublishStream);
         for (outcome, text) in [
             (Outcome::Status(403), "REST 403 Forbidden"),
-            (Outcome::Status(302), "REST 302"),
+            (Outcome::Status(302), "REST 302 (redirects are not followed)"),
             (Outcome::Garbage("no JSON".into()), "REST answer cannot be used: no JSON"),
             (unreachable(), "REST hook is not reached: nobody listens"),
         ] {

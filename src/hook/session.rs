@@ -84,12 +84,15 @@ impl Session {
         self.tells_statuses
     }
 
-    /// Asks whether an operation may take place. Where the method is not called, it may.
+    /// Asks whether an operation may take place. Where the method is not called, it may. What was told of the connection
+    /// before is with the hook server first: ESTABLISHED comes before the first stream, the end of a stream before the
+    /// next one of its name.
     pub async fn ask(&self, method: Method, fields: Object) -> Verdict {
-        let policy = self.policies.of(method);
-        if policy.policy == RestPolicy::Disable {
+        if !self.calls(method) {
             return Verdict::Go(Object::new());
         }
+        self.hooks.in_turn(&self.app_key, &self.id).await;
+        let policy = self.policies.of(method);
         let Some(outcome) = self.hooks.call(&self.app_key, method, || policy.sent(self.body(fields))).await else {
             return Verdict::Go(Object::new());
         };

@@ -6,6 +6,7 @@
 
 mod connections;
 mod figures;
+mod filter;
 mod phase;
 mod shown;
 mod stream;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 pub use connections::{ConnectionView, Connections};
 pub use figures::Figures;
+pub use filter::{Filter, Found};
 pub use phase::Phase;
 pub use shown::Shown;
 pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};

@@ -141,6 +141,7 @@ pub(super) fn start(
         name: publisher.name,
         session: publisher.session,
         phase: Phase::Waiting,
+        untold: true,
         takers: BTreeMap::new(),
         events,
         view,
@@ -169,7 +170,7 @@ fn publisher_view(publisher: &Publisher) -> SessionView {
     }
 }
 
-fn first_view(publisher: &Publisher) -> StreamView {
+pub(super) fn first_view(publisher: &Publisher) -> StreamView {
     let session = publisher_view(publisher);
     StreamView {
         name: publisher.name.clone(),
@@ -190,6 +191,8 @@ struct Stream {
     name: StreamName,
     session: MediaSessionId,
     phase: Phase,
+    /// Of its publisher it was not told yet that media flows.
+    untold: bool,
     /// Who takes it, and what ends each from outside.
     takers: BTreeMap<MediaSessionId, Termination>,
     events: Events,
@@ -224,12 +227,7 @@ impl Stream {
                     self.tell(&id, status, None);
                 }
                 Command::Unsubscribe(id) => self.left(&id),
-                Command::TakeOver(publisher) => self.view.send_modify(|view| {
-                    if let Some(session) = view.sessions.first_mut() {
-                        let (id, since, status) = (session.id.clone(), session.since, session.status);
-                        *session = SessionView { id, since, status, ..publisher_view(&publisher) };
-                    }
-                }),
+                Command::TakeOver(publisher) => self.take_over(&publisher),
                 Command::Terminate(id, reason) if id == self.session => self.terminated.ask(reason),
                 Command::Terminate(id, reason) => {
                     if let Some(terminated) = self.takers.get(&id) {
@@ -245,6 +243,17 @@ impl Stream {
         self.over(&ending);
         self.events.tell(Event::StreamEnded { stream: self.name.clone(), session: self.session, info: ending.info });
         (self.name, self.view)
+    }
+
+    /// Somebody goes on with the publisher's media session, by a connection of their own.
+    fn take_over(&mut self, publisher: &Publisher) {
+        self.untold = true;
+        self.view.send_modify(|view| {
+            if let Some(session) = view.sessions.first_mut() {
+                let (id, since, status) = (session.id.clone(), session.since, session.status);
+                *session = SessionView { id, since, status, ..publisher_view(publisher) };
+            }
+        });
     }
 
     /// A taker has left.
@@ -329,8 +338,9 @@ impl Stream {
             (Phase::Live, Phase::Interrupted) if step == Step::Left => {
                 self.events.tell(Event::StreamWaits { stream, session, reason: note });
             }
-            (before, Phase::Live) => {
-                if before.publisher_status() != phase.publisher_status() {
+            (_, Phase::Live) => {
+                // Who comes back for the source is told of once more; a source that comes back is not.
+                if std::mem::take(&mut self.untold) {
                     self.tell(&session, phase.publisher_status(), None);
                 }
                 self.events.tell(Event::StreamLive { stream, session, tracks: note });

@@ -281,7 +281,7 @@ impl Fanout {
     }
 
     /// The end of the newest frame on the stream's time line, nanoseconds.
-    pub(super) fn latest(&self) -> u64 {
+    pub fn latest(&self) -> u64 {
         self.0.latest.load(Relaxed)
     }
 
@@ -435,7 +435,8 @@ impl Feeder {
 
     fn tell(&self, tell: &impl Fn(Track)) {
         if let Some(mut track) = self.caps.as_deref().and_then(Track::from_caps) {
-            track.b_frames |= self.b_frames;
+            // Times that a network's jitter has put back by a little are no reordering.
+            track.b_frames |= self.b_frames && track.may_reorder();
             tell(track);
         }
     }

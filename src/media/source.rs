@@ -1,7 +1,7 @@
 //! A pipeline that brings a stream in: its head is started, and the branch of each track is attached when the track
 //! appears, so that the line has exactly the tracks the source has.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -21,6 +21,20 @@ use crate::name::StreamName;
 /// Judges a track by its caps: `Err` is the reason why it is left out. Runs in a streaming thread; must not wait.
 pub type Accept = Arc<dyn Fn(&Track) -> Result<(), String> + Send + Sync>;
 
+/// Judges an address that a source leads on to: `Err` is the reason why it is not followed. Runs in a streaming thread,
+/// which waits for it.
+pub type Follow = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What a source may do.
+pub struct SourceRules {
+    /// Which tracks it may bring.
+    pub accept: Accept,
+    /// Where it may lead on to.
+    pub follow: Follow,
+    /// How long the sound of an FLV stream that announces pictures is held back until they come; `None` not at all.
+    pub pictures: Option<Duration>,
+}
+
 /// What a source said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceEvent {
@@ -39,6 +53,8 @@ pub enum SourceEvent {
         /// Why.
         reason: String,
     },
+    /// The remote server has led on to another one, which is not followed: why.
+    LedAway(String),
     /// There will be no more tracks.
     AllTracks,
     /// The source has ended.
@@ -54,8 +70,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track. The
-    /// sound of an FLV stream that announces pictures is held back until they come, `pictures` at the longest.
+    /// Starts a source whose frames go to `fanout`. The head needs an element named `demux` that adds a pad a track.
     ///
     /// # Errors
     /// See [`MediaError`]. A remote server that does not answer is no error here: it arrives as an event.
@@ -64,9 +79,9 @@ impl Source {
         launch: Launch,
         stream: &StreamName,
         fanout: &Fanout,
-        accept: Accept,
-        pictures: Option<Duration>,
+        rules: SourceRules,
     ) -> Result<Self, MediaError> {
+        let SourceRules { accept, follow, pictures } = rules;
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
@@ -80,6 +95,7 @@ impl Source {
             grafter.graft(pad);
         });
         tell_of_description(&demux, events.clone());
+        follow_redirects(&demux, follow, events.clone());
         if let Some(longest) = pictures {
             let news = events.clone();
             announced::hold_sound(&demux, longest, move || {
@@ -150,6 +166,30 @@ fn tell_of_description(demux: &gst::Element, events: UnboundedSender<SourceEvent
             None
         });
     }
+}
+
+/// rtspsrc follows a redirection by itself: it takes the new address as its own and connects. Nothing is said there
+/// before the address is judged.
+fn follow_redirects(demux: &gst::Element, follow: Follow, events: UnboundedSender<SourceEvent>) {
+    if gst::glib::subclass::SignalId::lookup("before-send", demux.type_()).is_none() {
+        return;
+    }
+    let location = |element: &gst::Element| element.property::<Option<String>>("location").unwrap_or_default();
+    let last = Mutex::new((location(demux), true));
+    demux.connect("before-send", false, move |values| {
+        let element = values.first()?.get::<gst::Element>().ok()?;
+        let now = location(&element);
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != now {
+            let followed = follow(&now);
+            *last = (now, followed.is_ok());
+            if let Err(reason) = followed {
+                // The receiver goes with the source.
+                let _ = events.send(SourceEvent::LedAway(reason));
+            }
+        }
+        Some(last.1.to_value())
+    });
 }
 
 /// Attaches branches as pads appear.

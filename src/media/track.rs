@@ -128,6 +128,16 @@ impl Track {
         })
     }
 
+    /// Whether its codec can send pictures in another order than they are shown in: VP8 cannot, nor H.264 in the baseline
+    /// profiles (ITU-T H.264, A.2.1).
+    pub(in crate::media) fn may_reorder(&self) -> bool {
+        match self.codec {
+            Codec::H264 => self.profile_level_id.is_none_or(|id| id >> 16 != 0x42),
+            Codec::H265 => true,
+            _ => false,
+        }
+    }
+
     /// Puts its facts among those of a stream's tracks, one of each kind, video first; true when they are news.
     pub fn note_in(self, tracks: &mut Vec<Track>) -> bool {
         match tracks.iter_mut().find(|known| known.kind == self.kind) {

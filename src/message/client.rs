@@ -31,10 +31,11 @@ pub fn connection() -> String {
 }
 
 /// `playStream`: an offer to receive.
-pub fn play_stream(session: &MediaSessionId, name: &StreamName, sdp: &str) -> String {
+pub fn play_stream(session: &MediaSessionId, name: &StreamName, sdp: &str, custom: Option<&Value>) -> String {
     let mut call = stream(session, name, false, "PENDING");
     merge(&mut call, json!({"mediaProvider": "WebRTC", "sdp": sdp, "bitrate": 0, "minBitrate": 0, "maxBitrate": 0}));
     merge(&mut call, json!({"width": 0, "height": 0, "quality": 0}));
+    merge(&mut call, shown(custom));
     envelope("playStream", &[call])
 }
 
@@ -65,8 +66,15 @@ pub fn unpublish_stream(session: &MediaSessionId, name: &StreamName) -> String {
 }
 
 /// `availableStream`: whether a name can be played.
-pub fn available_stream(session: &MediaSessionId, name: &StreamName) -> String {
-    envelope("availableStream", &[json!({"mediaSessionId": session.as_str(), "name": name.as_str()})])
+pub fn available_stream(session: &MediaSessionId, name: &StreamName, custom: Option<&Value>) -> String {
+    let mut call = json!({"mediaSessionId": session.as_str(), "name": name.as_str()});
+    merge(&mut call, shown(custom));
+    envelope("availableStream", &[call])
+}
+
+/// A page's own fields, where there are some.
+fn shown(custom: Option<&Value>) -> Value {
+    custom.map_or(Value::Null, |custom| json!({"custom": custom}))
 }
 
 /// What all messages about a stream have.
@@ -216,7 +224,7 @@ mod tests {
         let ours = [
             connection(),
             super::super::pong(),
-            play_stream(&session, &name, "v=0\r\n"),
+            play_stream(&session, &name, "v=0\r\n", None),
             publish_stream(&session, &name, "v=0\r\n", (true, true), &[]),
             stop_stream(&session, &name),
             unpublish_stream(&session, &name),

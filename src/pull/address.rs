@@ -1,5 +1,6 @@
 //! The addresses of sources: which of them weir can pull, and how they are written, compared and shown.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use url::Url;
@@ -114,7 +115,8 @@ impl SourceUri {
         let usual = match uri.scheme() {
             "rtsp" => 554,
             "rtsps" => 322,
-            "rtmps" => 443,
+            "rtmps" | "wss" => 443,
+            "ws" => 80,
             _ => 1935,
         };
         Some((host, uri.port().unwrap_or(usual)))
@@ -137,6 +139,12 @@ impl SourceUri {
             (Scheme::Rtsp, Ok(uri)) => uri.into(),
             _ => self.text.to_string(),
         }
+    }
+
+    /// The same with an address in place of the host's name.
+    pub(super) fn dialled_at(&self, address: IpAddr) -> String {
+        let named = Url::parse(&self.text).ok().and_then(|mut uri| uri.set_ip_host(address).ok().map(|()| uri));
+        named.map_or_else(|| self.dialled(), Url::into)
     }
 }
 

@@ -261,13 +261,15 @@ impl Job {
     }
 
     async fn start(&self) -> Result<Source, String> {
-        let launch = self.tools.launch(&self.request.uri);
+        let uri = &self.request.uri;
+        let dialled = self.tools.reach.dialled(uri).await.map_err(|barred| barred.to_string())?;
+        let launch = self.tools.launch(uri, &dialled);
         let launch = launch.map_err(|error| error.to_string())?;
         let (pipelines, name) = (&self.tools.pipelines, self.publication.name());
         let rtmp = self.request.uri.scheme() == Scheme::Rtmp;
         let hold = (rtmp && self.request.has_video).then_some(PICTURES);
-        let accept = self.tools.accept(&self.request);
-        let started = Source::start(pipelines, launch, name, self.publication.fanout(), accept, hold).await;
+        let rules = self.tools.source_rules(&self.request, hold);
+        let started = Source::start(pipelines, launch, name, self.publication.fanout(), rules).await;
         started.map_err(|error| error.to_string())
     }
 
@@ -291,6 +293,7 @@ impl Job {
                     }
                 }
                 Ok(Some(SourceEvent::Failed(failure))) => break failure.to_string(),
+                Ok(Some(SourceEvent::LedAway(reason))) => break reason,
                 Ok(Some(SourceEvent::Ended) | None) => break "the source has ended the stream".into(),
                 Ok(Some(SourceEvent::Refused { kind, reason })) => self.left_out(kind, &reason),
                 Ok(Some(
@@ -365,6 +368,7 @@ impl Job {
                 }
                 Some(SourceEvent::AllTracks) => all = true,
                 Some(SourceEvent::Failed(failure)) => return Err(self.failed(&failure).await),
+                Some(SourceEvent::LedAway(reason)) => return Err(Outcome::failed(reason)),
                 Some(SourceEvent::Ended) | None => {
                     return Err(Outcome::failed("the source ended before it sent any media"));
                 }
@@ -374,7 +378,7 @@ impl Job {
 
     async fn failed(&self, failure: &Failure) -> Outcome {
         let unreachable = match failure.unexplained {
-            true => scheme::unreachable(&self.request.uri).await,
+            true => scheme::unreachable(&self.request.uri, &self.tools.reach).await,
             false => None,
         };
         let cause = if failure.not_found { Cause::NotFound } else { Cause::Other };

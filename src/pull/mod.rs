@@ -6,7 +6,9 @@
 
 mod address;
 mod agent;
+mod ending;
 pub mod policy;
+mod reach;
 mod scheme;
 pub mod wcs;
 
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub use address::{Scheme, SourceUri, UriError};
 pub use agent::{AgentStatus, AgentView, Direction};
+pub use reach::{Barred, Reach};
 pub use scheme::{RtspTransport, Rules};
 
 use crate::admission::{Admission, Place, Refused};
@@ -136,6 +139,9 @@ pub enum PullError {
     /// There is nothing to push.
     #[error("there is no stream {0} to push")]
     NoStream(StreamName),
+    /// The server may not be dialled.
+    #[error(transparent)]
+    Barred(#[from] Barred),
     /// wss is not allowed.
     #[error(transparent)]
     Uri(#[from] UriError),
@@ -184,6 +190,8 @@ pub struct Tools {
     pub rtsp: Rules,
     /// How RTSP sources send.
     pub rtsp_transport: RtspTransport,
+    /// Which servers may be dialled.
+    pub reach: Reach,
     /// What other WCS servers are called with.
     pub wcs: wcs::Tools,
 }
@@ -195,6 +203,7 @@ pub struct Pulls {
     commands: mpsc::Sender<Command>,
     agents: watch::Receiver<Arc<Vec<Agent>>>,
     origins: wcs::Origins,
+    reach: Reach,
     closing: CancellationToken,
 }
 
@@ -225,13 +234,13 @@ impl Pulls {
     pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let (list, agents) = watch::channel(Arc::new(Vec::new()));
-        let hub = tools.hub.clone();
+        let (hub, reach) = (tools.hub.clone(), tools.reach.clone());
         let (goners, gone) = mpsc::unbounded_channel();
         let closing = CancellationToken::new();
         let origins = wcs::Origins::start(tools.wcs.origins.clone(), tools.wcs.dial.clone(), tasks);
         let supervisor = Supervisor { tools, list, tasks: tasks.clone(), goners, closing: closing.clone() };
         tasks.spawn(supervisor.run(inbox, gone));
-        Self { hub, commands, agents, origins, closing }
+        Self { hub, commands, agents, origins, reach, closing }
     }
 
     /// Starts an agent. It publishes its name at once and then dials.
@@ -239,6 +248,10 @@ impl Pulls {
     /// # Errors
     /// See [`PullError`].
     pub async fn pull(&self, request: PullRequest) -> Result<(), PullError> {
+        // An edge's origins are its operator's choice.
+        if !(request.on_demand && request.uri.scheme() == Scheme::Wcs) {
+            self.may_be_dialled(&request.uri).await?;
+        }
         let (reply, answer) = oneshot::channel();
         let asked = self.commands.send(Command::Pull(request, reply)).await;
         asked.map_err(|_| PublishError::Closing)?;
@@ -250,17 +263,30 @@ impl Pulls {
     /// # Errors
     /// See [`PullError`].
     pub async fn push(&self, request: PushRequest) -> Result<(), PullError> {
+        self.may_be_dialled(&request.uri).await?;
         let (reply, answer) = oneshot::channel();
         let asked = self.commands.send(Command::Push(request, reply)).await;
         asked.map_err(|_| PublishError::Closing)?;
         answer.await.map_err(|_| PublishError::Closing)?
     }
 
+    /// Says so at once where a rule bars a server. A name that is not found now is looked for again by its agent.
+    async fn may_be_dialled(&self, uri: &SourceUri) -> Result<(), Barred> {
+        match self.reach.addresses(uri).await {
+            Err(barred) if barred.by_rule() => {
+                tracing::info!("{barred}");
+                Err(barred)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The stream a player asks for: one that exists, one that is pulled because its name is an address, or one that an
     /// origin of this edge has.
     ///
     /// # Errors
-    /// WCS's `info`: "Stream not found", "Bad URI", "CDN stream not found", "Requested stream shutdown".
+    /// WCS's `info`: "Stream not found", "Bad URI", "CDN stream not found", "Restricted access", "Requested stream
+    /// shutdown".
     pub async fn stream_for(&self, name: &StreamName) -> Result<StreamHandle, &'static str> {
         let find = || self.hub.streams().get(name).cloned();
         if let Some(stream) = find() {
@@ -281,6 +307,7 @@ impl Pulls {
                 self.hub.streams().get(&stream).cloned().ok_or("Stream not found")
             }
             Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
+            Err(PullError::Barred(_)) => Err("Restricted access"),
             Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
             Err(_) => Err("Bad URI"),
         }

@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::{Scheme, SourceUri};
-use super::{PullRequest, Tools};
+use super::{PullRequest, Reach, Tools};
 use crate::hub::Recorded;
-use crate::media::{Accept, CatalogError, Kind, Launch, Track};
+use crate::media::{Accept, CatalogError, Kind, Launch, SourceRules, Track};
 
 /// How long is looked for the reason why a server cannot be connected to.
 const LOOK: Duration = Duration::from_secs(2);
@@ -118,19 +118,18 @@ impl Tools {
         }
     }
 
-    /// The launch line that pulls an address.
+    /// The launch line that pulls an address, with what its element dials.
     ///
     /// # Errors
     /// An operator's template with holes that nothing fills.
-    pub(super) fn launch(&self, uri: &SourceUri) -> Result<Launch, CatalogError> {
-        let dialled = uri.dialled();
+    pub(super) fn launch(&self, uri: &SourceUri, dialled: &str) -> Result<Launch, CatalogError> {
         let tracks = [Kind::Video, Kind::Audio];
         match uri.scheme() {
             Scheme::Rtmp => self.catalog.launch("pull-rtmp", |filling| {
-                tracks.into_iter().fold(filling.value("uri", &dialled), |filling, kind| filling.track(kind))
+                tracks.into_iter().fold(filling.value("uri", dialled), |filling, kind| filling.track(kind))
             }),
             Scheme::Rtsp => self.catalog.launch("pull-rtsp", |filling| {
-                let filling = filling.value("uri", &dialled).value("protocols", self.rtsp_transport.protocols());
+                let filling = filling.value("uri", dialled).value("protocols", self.rtsp_transport.protocols());
                 tracks.into_iter().fold(filling, |filling, kind| filling.track(kind))
             }),
             // Its peer dials no address: it is called over the WebSocket.
@@ -140,8 +139,14 @@ impl Tools {
         }
     }
 
+    /// What a source may bring and where it may lead on to; `pictures` is how long those of RTMP are waited for.
+    pub(super) fn source_rules(&self, request: &PullRequest, pictures: Option<Duration>) -> SourceRules {
+        let reach = self.reach.clone();
+        SourceRules { accept: self.accept(request), follow: Arc::new(move |address| reach.follows(address)), pictures }
+    }
+
     /// Judges each track of a source: asked for, and let through by `rtmp_agent.sdp` where that is the rule.
-    pub(super) fn accept(&self, request: &PullRequest) -> Accept {
+    fn accept(&self, request: &PullRequest) -> Accept {
         let (policy, request) = (self.policy.clone(), request.clone());
         Arc::new(move |track: &Track| {
             let name = track.codec.encoding_name();
@@ -159,9 +164,13 @@ impl Tools {
 }
 
 /// Why an address cannot be connected to; `None` where it can.
-pub(super) async fn unreachable(uri: &SourceUri) -> Option<String> {
+pub(super) async fn unreachable(uri: &SourceUri, reach: &Reach) -> Option<String> {
     let (host, port) = uri.endpoint()?;
-    let error = match timeout(LOOK, TcpStream::connect((host.as_str(), port))).await {
+    let addresses = match reach.addresses(uri).await {
+        Ok(addresses) => addresses,
+        Err(barred) => return Some(barred.to_string()),
+    };
+    let error = match timeout(LOOK, TcpStream::connect(addresses.as_slice())).await {
         Ok(Ok(_)) => return None,
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {} s", LOOK.as_secs()),

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::admission::Admission;
 use crate::config::{RecordFormats, Rotation, WebmAudio};
+use crate::hook::application::ROOM_APP;
 use crate::hub::{Hub, Phase};
 use crate::media::{Catalog, CutRule, Pipelines};
 pub use files::free_space;
@@ -36,9 +37,6 @@ pub use recorder::{RecorderState, RecorderView};
 pub use retention::Retention;
 pub use script::{Script, Scripts};
 pub use supervisor::{RecordError, Recorders};
-
-/// The application of the conference rooms. Source: wcs.md 6.4, 6.10.
-const ROOM_APP: &str = "roomApp";
 
 /// What every recorder works with.
 #[derive(Clone)]

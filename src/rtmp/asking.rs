@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::absent::Place;
 use super::connection::Refusal;
 use super::{APP_KEY, Connect, PROVIDER};
 use crate::hook::{Caller, Hooks, Method, Object, Session, Verdict};
@@ -20,6 +21,8 @@ pub(super) struct Asking {
 /// A publisher or player, as the hook server left it.
 pub(super) struct Wanted {
     pub(super) id: MediaSessionId,
+    /// The name it asked for itself.
+    pub(super) asked: String,
     pub(super) name: String,
     pub(super) record: bool,
 }
@@ -53,10 +56,19 @@ impl Asking {
         Ok(())
     }
 
-    /// Asks whether a client may publish or play `name`.
-    pub(super) async fn begin(&self, published: bool, name: &str, query: &str) -> Result<Wanted, Refusal> {
-        let id = MediaSessionId::random();
-        let Some(session) = &self.session else { return Ok(Wanted { id, name: name.to_owned(), record: false }) };
+    /// Asks whether a client may publish or play `name`; `back` is what waits for it to come back.
+    pub(super) async fn begin(
+        &self,
+        published: bool,
+        name: &str,
+        query: &str,
+        back: Option<Place>,
+    ) -> Result<Wanted, Refusal> {
+        let id = back.as_ref().map_or_else(MediaSessionId::random, |place| place.session.clone());
+        let asked = name.to_owned();
+        let Some(session) = &self.session else {
+            return Ok(Wanted { id, asked, name: name.to_owned(), record: false });
+        };
         let said = object(json!({
             "mediaSessionId": id.as_str(),
             "name": name,
@@ -84,7 +96,13 @@ impl Asking {
             }
         }
         let name = wanted.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Wanted { id, name, record: wanted.get("record") == Some(&Value::Bool(true)) })
+        let record = wanted.get("record") == Some(&Value::Bool(true));
+        // The hook server leads it elsewhere this time, and what waits keeps its media session.
+        let id = match back.is_some_and(|place| place.stream.as_str() != name) {
+            true => MediaSessionId::random(),
+            false => id,
+        };
+        Ok(Wanted { id, asked, name, record })
     }
 
     /// The client itself has ended what it did.

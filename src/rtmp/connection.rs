@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
 use super::publishing::{Publishing, StopReason};
 use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
+use crate::gate::{Action, Credentials};
 use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
 
 /// Bytes read at once.
@@ -94,6 +95,7 @@ pub(super) struct Connection<S> {
     early: Vec<u8>,
     /// As REST shows it.
     id: String,
+    peer: IpAddr,
     session: Session,
     asking: Asking,
     output: VecDeque<Bytes>,
@@ -142,6 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             unflushed: false,
             early: Vec::new(),
             id,
+            peer: remote.ip(),
             session,
             asking,
             output: VecDeque::new(),
@@ -361,10 +364,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(self.session.accept_connect()?)
     }
 
+    /// Whether the client shows what `action` asks for; what it is told where it does not.
+    fn admit(&self, action: Action, name: &str, query: &str) -> Result<(), String> {
+        let admitted = self.tools.gate.check(action, name, &Credentials::of_query(query), self.peer);
+        admitted.map_err(|refusal| refusal.to_string())
+    }
+
     async fn publish(&mut self, wanted: Publish, stop: &CancellationToken) -> Result<(), End> {
-        let verdict =
-            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(true, &wanted.name, &wanted.query))
-                .await?;
+        if let Err(reason) = self.admit(Action::Publish, &wanted.name, &wanted.query) {
+            return Ok(self.session.reject_publish("NetStream.Publish.Denied", &reason)?);
+        }
+        let back = self.tools.absent.place(&wanted.name, &self.tools.hub);
+        let asked = self.asking.begin(true, &wanted.name, &wanted.query, back);
+        let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
             Ok(wanted) => Publishing::start(&self.tools, wanted, &self.id).await,
             Err(refusal) => Err(refusal),
@@ -382,9 +394,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn play(&mut self, wanted: Play, stop: &CancellationToken) -> Result<(), End> {
-        let verdict =
-            patient((&mut self.reader, &mut self.early), stop, self.asking.begin(false, &wanted.name, &wanted.query))
-                .await?;
+        if let Err(reason) = self.admit(Action::Play, &wanted.name, &wanted.query) {
+            return Ok(self.session.reject_play("NetStream.Play.Failed", &reason)?);
+        }
+        let asked = self.asking.begin(false, &wanted.name, &wanted.query, None);
+        let verdict = patient((&mut self.reader, &mut self.early), stop, asked).await?;
         let started = match verdict {
             Ok(Wanted { id, name, .. }) => Playing::start(&self.tools, id, &name, &self.id).await,
             Err(refusal) => Err(refusal),

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `connection` | one client: socket, deadlines, decisions |
 //! | `asking` | what its hook server is asked and told |
+//! | `absent` | publishers that may come back |
 //! | `publishing`, `playing` | what it feeds, what it takes |
 //! | `sound` | Opus as AAC, for players |
 //! | [`session`] | the state machine; [`Session`] |
@@ -43,6 +44,7 @@ pub mod frame;
 pub mod limits;
 pub mod session;
 
+mod absent;
 mod aggregate;
 mod asking;
 mod chunk;
@@ -57,6 +59,7 @@ mod sound;
 mod target;
 mod wire;
 
+pub use absent::Absent;
 pub use event::{Connect, Delivery, Event, Phase, Play, Publish, PublishKind, Start};
 pub use frame::{Frame, OUT_CHUNK_SIZE};
 pub use limits::{Limits, Violation};
@@ -70,6 +73,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Places};
+use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::Hub;
 use crate::media::{Catalog, Pipelines};
@@ -90,6 +94,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// Where streams are.
     pub hub: Hub,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// Who is asked whether clients may do what they want.
     pub hooks: Hooks,
     /// Sound in codecs that FLV does not carry.
@@ -98,6 +104,8 @@ pub struct Tools {
     pub record: bool,
     /// How long the stream of a publisher that has left waits for it; `None` not at all.
     pub linger: Option<Duration>,
+    /// Whose streams wait.
+    pub absent: Absent,
     /// What a client may ask for.
     pub limits: Limits,
     /// How long a client may take until it has connected.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use super::absent::Place;
 use super::amf::{self, Value};
 use super::asking::Wanted;
 use super::connection::{Refusal, until};
@@ -46,6 +47,8 @@ struct Claims {
 
 pub(super) struct Publishing {
     publication: Publication,
+    /// The name it asked for, which its hook server may have replaced.
+    asked: String,
     ingest: Ingest,
     tracks: Vec<Track>,
     live: bool,
@@ -85,6 +88,7 @@ impl Publishing {
         let decide = Some(Instant::now() + ANNOUNCED);
         Ok(Self {
             publication,
+            asked: wanted.asked,
             ingest,
             tracks: Vec::new(),
             live: false,
@@ -195,6 +199,7 @@ impl Publishing {
                         SourceEvent::Described
                         | SourceEvent::Answered
                         | SourceEvent::PicturesAwaited
+                        | SourceEvent::LedAway(_)
                         | SourceEvent::AllTracks
                         | SourceEvent::Refused { .. },
                     ) => {}
@@ -233,8 +238,12 @@ impl Publishing {
     /// stream waits for a publisher to come back.
     pub(super) async fn leave(self, info: &str, failed: bool, tools: Option<&Tools>) {
         self.ingest.finish(DRAIN).await;
-        match tools.and_then(|tools| Some((&tools.hub, tools.linger?))) {
-            Some((hub, linger)) => hub.keep(self.publication, linger, info).await,
+        match tools.and_then(|tools| Some((tools, tools.linger?))) {
+            Some((tools, linger)) => {
+                let place = Place { stream: self.publication.name().clone(), session: self.publication.session() };
+                tools.hub.keep(self.publication, linger, info).await;
+                tools.absent.left(&self.asked, place, &tools.hub);
+            }
             None if failed => self.publication.fail(info).await,
             None => self.publication.leave(info).await,
         }

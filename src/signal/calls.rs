@@ -3,29 +3,40 @@
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use super::connection::Connection;
+use super::connection::{Connection, Wish};
+use crate::gate::Action;
 use crate::hook::{Method, Object, Verdict};
 use crate::hub::{Phase, StreamHandle};
-use crate::message::{self, DataCall, Incoming, StreamCall, StreamEventCall};
+use crate::message::{self, DataCall, Incoming, StreamEventCall};
 use crate::name::StreamName;
 use crate::picture::PictureError;
 
 impl Connection {
-    pub(super) fn available(&self, call: &StreamCall) -> Result<(), String> {
-        let streams = self.signal.hub.streams();
-        let name = call.name.as_deref().and_then(|name| StreamName::new(name).ok());
-        let info = match name.and_then(|name| streams.get(&name).map(StreamHandle::view)) {
-            _ if self.hook.is_none() => Some("Session not ready"),
-            None => Some("Stream not found"),
-            Some(view) if view.phase == Phase::Waiting => Some("Publish stream is not ready"),
-            Some(_) => None,
-        };
-        self.outbox.text(message::available(call.media_session_id.as_deref().unwrap_or_default(), info));
+    pub(super) fn available(&self, wish: &Wish) -> Result<(), String> {
+        let info = self.unavailable(wish).err();
+        let session = wish.call.media_session_id.as_deref().unwrap_or_default();
+        self.outbox.text(message::available(session, info.as_deref()));
         Ok(())
     }
 
+    fn unavailable(&self, wish: &Wish) -> Result<(), String> {
+        if self.hook.is_none() {
+            return Err("Session not ready".into());
+        }
+        self.admit(Action::Play, wish)?;
+        let streams = self.signal.hub.streams();
+        let name = wish.call.name.as_deref().and_then(|name| StreamName::new(name).ok());
+        match name.and_then(|name| streams.get(&name).map(StreamHandle::view)) {
+            None => Err("Stream not found".into()),
+            Some(view) if view.phase == Phase::Waiting => Err("Publish stream is not ready".into()),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Takes a picture beside the connection; the browser is told under the id it chose for it.
-    pub(super) fn snapshot(&self, said: Object, call: &StreamCall) -> Result<(), String> {
+    pub(super) fn snapshot(&self, wish: Wish) -> Result<(), String> {
+        let admitted = self.admit(Action::Play, &wish);
+        let Wish { said, call, .. } = wish;
         let session = call.media_session_id.clone().unwrap_or_default();
         let (pictures, outbox, hook) = (self.signal.pictures.clone(), self.outbox.clone(), self.hook.clone());
         let failed = move |info: String| message::stream_event(&session, "snapshotFailed", &json!({"info": info}));
@@ -33,6 +44,10 @@ impl Connection {
             self.outbox.text(failed(PictureError::NotFound.to_string()));
             return Ok(());
         };
+        if let Err(info) = admitted {
+            self.outbox.text(failed(info));
+            return Ok(());
+        }
         let session = call.media_session_id.clone().unwrap_or_default();
         self.errand(async move {
             let mut wanted = said.clone();

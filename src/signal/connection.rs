@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -29,9 +29,10 @@ use super::Signal;
 use super::outbox::{Outbox, write};
 use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
+use crate::gate::{self, Action, Credentials};
 use crate::hook::{self, Caller, Method, Object, Refusal};
 use crate::hub::ConnectionView;
-use crate::message::{self, Hello, Incoming};
+use crate::message::{self, Hello, Incoming, StreamCall};
 use crate::name::MediaSessionId;
 
 /// Longest time from an open socket to its `connection` message.
@@ -83,6 +84,8 @@ pub(super) async fn run(
     signal.tasks.spawn(run_errands(jobs, over.clone()));
     let mut connection = Connection {
         id: Uuid::new_v4().to_string(),
+        peer: peer.ip(),
+        shown: Credentials::default(),
         hook: None,
         joining: None,
         weir: false,
@@ -144,8 +147,23 @@ impl MediaSession {
     }
 }
 
+/// What a browser asks of a stream.
+pub(super) struct Wish {
+    /// All it said.
+    pub(super) said: Object,
+    /// What of it is read.
+    pub(super) call: StreamCall,
+    /// What it shows.
+    shown: Credentials,
+    /// How long the message was, bytes.
+    pub(super) len: usize,
+}
+
 pub(super) struct Connection {
     pub(super) id: String,
+    peer: IpAddr,
+    /// What it has shown as it connected.
+    shown: Credentials,
     /// Set once the connection is established.
     pub(super) hook: Option<Arc<hook::Session>>,
     joining: Option<Joining>,
@@ -251,12 +269,12 @@ impl Connection {
                 self.outbox.text(message::pong());
                 Ok(())
             }
-            "publishStream" => self.begin(object(incoming)?, fields(incoming)?, incoming.len, true),
-            "playStream" => self.begin(object(incoming)?, fields(incoming)?, incoming.len, false),
-            "unPublishStream" => self.stop_session(object(incoming)?, &fields(incoming)?, true),
-            "stopStream" => self.stop_session(object(incoming)?, &fields(incoming)?, false),
-            "availableStream" => self.available(&fields(incoming)?),
-            "snapshot" => self.snapshot(object(incoming)?, &fields(incoming)?),
+            "publishStream" => self.begin(self.wish(incoming)?, true),
+            "playStream" => self.begin(self.wish(incoming)?, false),
+            "unPublishStream" => self.stop_session(self.wish(incoming)?, true),
+            "stopStream" => self.stop_session(self.wish(incoming)?, false),
+            "availableStream" => self.available(&self.wish(incoming)?),
+            "snapshot" => self.snapshot(self.wish(incoming)?),
             "sendStreamEvent" => self.stream_event(object(incoming)?, fields(incoming)?),
             "sendData" => self.data(object(incoming)?, &fields(incoming)?),
             "pushLogs" => self.report(Method::PushLogs, incoming),
@@ -267,6 +285,22 @@ impl Connection {
                 Err("unknown message".into())
             }
         }
+    }
+
+    /// What is asked of a stream, its name without what the browser shows with it.
+    fn wish(&self, incoming: &Incoming) -> Result<Wish, String> {
+        let mut said = object(incoming)?;
+        let mut call: StreamCall = fields(incoming)?;
+        let shown = gate::take(&self.signal.gate, &mut said, &self.shown);
+        call.name = call.name.and(said.get("name")).and_then(Value::as_str).map(str::to_owned);
+        Ok(Wish { said, call, shown, len: incoming.len })
+    }
+
+    /// Whether the browser shows what `action` asks for; the `info` where it does not.
+    pub(super) fn admit(&self, action: Action, wish: &Wish) -> Result<(), String> {
+        let name = wish.call.name.as_deref().unwrap_or_default();
+        let admitted = self.signal.gate.check(action, name, &wish.shown, self.peer);
+        admitted.map_err(|refusal| refusal.to_string())
     }
 
     /// Asks the application's hook server whether the browser may connect; [`Connection::join`] has the answer.
@@ -287,6 +321,7 @@ impl Connection {
         };
         let hooks = self.signal.hooks.clone();
         self.weir = hello.weir_path.is_some();
+        self.shown = Credentials::of_custom(data.get("custom"));
         self.joining = Some(Joining {
             hello: data.clone(),
             client_version: hello.client_version.unwrap_or_default(),

@@ -13,6 +13,7 @@ pub use socket::serve;
 
 use crate::admission::Admission;
 use crate::config::KeepAlive;
+use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::{Connections, Hub};
 use crate::picture::Pictures;
@@ -31,6 +32,8 @@ pub struct Signal {
     pub publish: publish::Tools,
     /// Viewers.
     pub plays: Plays,
+    /// What publishing and playing ask for.
+    pub gate: Gate,
     /// Who is asked whether browsers may do what they want.
     pub hooks: Hooks,
     /// Snapshots.

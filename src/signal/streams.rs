@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Signal;
-use super::connection::{Connection, MediaSession};
+use super::connection::{Connection, MediaSession, Wish};
 use super::outbox::Outbox;
+use crate::gate::Action;
 use crate::hook::{self, Method, Object, Verdict};
 use crate::hub::{
     Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, SubscribeError, Subscriber,
@@ -26,14 +27,19 @@ const WISH: usize = 256 << 10;
 type Info = String;
 
 impl Connection {
-    /// Begins to publish or to play, in a task of its own; what becomes of it is told as its status. `len` is how long
-    /// the message was, bytes.
-    pub(super) fn begin(&mut self, said: Object, call: StreamCall, len: usize, published: bool) -> Result<(), String> {
-        if len > WISH {
-            self.refuse(&call, published, "Failed to add stream to proxy");
+    /// Begins to publish or to play, in a task of its own; what becomes of it is told as its status.
+    pub(super) fn begin(&mut self, wish: Wish, published: bool) -> Result<(), String> {
+        if wish.len > WISH {
+            self.refuse(&wish.call, published, "Failed to add stream to proxy");
             return Ok(());
         }
-        let Ok((id, hook)) = self.open(&call, published) else { return Ok(()) };
+        let Ok((id, hook)) = self.open(&wish.call, published) else { return Ok(()) };
+        let action = if published { Action::Publish } else { Action::Play };
+        if let Err(info) = self.admit(action, &wish) {
+            self.refuse(&wish.call, published, &info);
+            return Ok(());
+        }
+        let Wish { said, call, .. } = wish;
         let session =
             MediaSession { stop: CancellationToken::new(), stopped_by: Arc::default(), over: CancellationToken::new() };
         hook.remember(&id, &said);
@@ -100,7 +106,8 @@ impl Connection {
     }
 
     /// The browser has left a media session; its hook server is told, and cannot keep it from that.
-    pub(super) fn stop_session(&mut self, said: Object, call: &StreamCall, published: bool) -> Result<(), String> {
+    pub(super) fn stop_session(&mut self, wish: Wish, published: bool) -> Result<(), String> {
+        let Wish { said, call, .. } = wish;
         let id = call.media_session_id.as_deref().and_then(|id| MediaSessionId::new(id).ok());
         match (id.as_ref().and_then(|id| self.sessions.get(id)), &self.hook) {
             (Some(session), Some(hook)) => {
@@ -109,7 +116,7 @@ impl Connection {
                 session.stop(STOPPED_BY_USER);
             }
             // The browser waits for the last word all the same.
-            _ => self.refuse(call, published, "Stream not found"),
+            _ => self.refuse(&call, published, "Stream not found"),
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! What is carried is decided by the tracks, and anew when they change: a stream may begin without B-frames, and a source
 //! that comes back may have another encoder. The relay's stream stays, so viewers see it go on with a keyframe.
 
+use std::num::NonZero;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -155,6 +156,10 @@ impl Keeper {
             }
         };
         let fanouts = (pictures, own);
+        // The payloader begins with pictures of the past.
+        if let Some((relay, latest)) = self.relay.upgrade().zip(NonZero::new(own.latest())) {
+            relay.stands_at(Duration::from_nanos(latest.get()));
+        }
         let started =
             Payloader::start(&self.tools.pipelines, launch, &view.name, fanouts, RtpPacket::parse, deliver).await;
         let payloader = started.map_err(|error| error.to_string())?;

@@ -11,7 +11,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_weir");
 const TOKEN: &str = "a-token-of-the-operator";
 
 fn setup(home: &Home) -> Setup {
-    home.setup().set("disable_rest_auth=false").set(&format!("rest_api_token={TOKEN}"))
+    let setup = home.setup().set("disable_rest_auth=false").set(&format!("rest_api_token={TOKEN}"));
+    let setup = setup.set("rest_access_control_allow_headers=authorization");
+    setup.set("rest_access_control_headers=Vary: Origin;X-Frame-Options: SAMEORIGIN")
 }
 
 /// A guarded server with the users admin (`hunter2`) and bob (`hunter3`).
@@ -75,6 +77,22 @@ fn users_and_the_token_may_and_others_are_asked_to_log_in() {
     assert_eq!(call(&weir, "POST", "/rest-api/stream/terminate", "Content-Length: 0\r\n").status, 401);
     assert_eq!(call(&weir, "GET", "/rest-api/no/such/call", "").status, 401, "not even that is told");
     assert_eq!(call(&weir, "GET", "/health/live", "").status, 200);
+    for (path, headers, status) in [
+        ("/rest-api/pull/find_all", String::new(), 401),
+        ("/rest-api/stream/find_all", bearer(TOKEN), 404),
+        ("/client/records/film.mp4", bearer(TOKEN), 200),
+        ("/", bearer(TOKEN), 200),
+        ("/health/live", String::new(), 200),
+    ] {
+        for method in ["GET", "OPTIONS"] {
+            let answer = call(&weir, method, path, &headers);
+            assert_eq!(answer.status, if method == "GET" { status } else { 200 }, "{path}");
+            assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{path}");
+            assert_eq!(answer.header("access-control-allow-headers"), Some("authorization"), "{path}");
+            assert_eq!(answer.header("vary"), Some("Origin"), "{path}");
+            assert_eq!(answer.header("x-frame-options"), Some("SAMEORIGIN"), "{path}");
+        }
+    }
     let preflight = call(&weir, "OPTIONS", "/rest-api/pull/find_all", "Origin: http://a\r\n");
     assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (200, Some("*")));
     assert_eq!(run(Command::new(PROGRAM).args(["health"]).current_dir(home.path()), SOON).status.code(), Some(0));

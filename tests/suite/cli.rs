@@ -66,7 +66,7 @@ fn what_was_set_is_there_after_a_restart_and_after_a_crash() {
     let weir = home.start();
     let apps: Value = serde_json::from_str(&done(&home, "show apps --json")).unwrap();
     assert_eq!(apps[0]["methods"].as_array().unwrap().iter().filter(|m| *m == "StreamKeepAliveEvent").count(), 1);
-    assert_eq!((&apps[2]["name"], &apps[2]["url"]), (&json!("my shop"), &json!("http://u:***@127.0.0.1:1")));
+    assert_eq!((&apps[3]["name"], &apps[3]["url"]), (&json!("my shop"), &json!("http://u:***@127.0.0.1:1")));
     assert!(done(&home, "show users").contains("bob"));
     weir.stop();
 }

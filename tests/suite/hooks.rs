@@ -58,16 +58,12 @@ fn a_browser_is_told_of_from_its_connection_to_its_end_in_order() {
     assert_eq!(page.status(), ("UNPUBLISHED".into(), "Stopped by user".into()));
     drop(page);
     hooks.wait("ConnectionStatusEvent", |body| body["status"] == "DISCONNECTED");
-    // What is asked goes its own way; what is told keeps its order.
-    assert_eq!(hooks.seen()[0], "connect");
-    let mut seen = hooks.seen();
-    let asked = seen.iter().position(|call| call == "publishStream PENDING").unwrap();
-    seen.remove(asked);
-    assert!(asked <= 2, "before anything is told of the stream: {seen:?}");
     assert_eq!(
-        seen[1..],
+        hooks.seen(),
         [
+            "connect",
             "ConnectionStatusEvent ESTABLISHED",
+            "publishStream PENDING",
             "StreamEvent",
             "unPublishStream",
             "StreamStatusEvent UNPUBLISHED",
@@ -97,6 +93,25 @@ fn a_browser_is_told_of_from_its_connection_to_its_end_in_order() {
     let status = &hooks.of("StreamStatusEvent")[0].body;
     assert!(object_has(status, &over) && status["createDate"].is_u64() && status["sdp"].is_null(), "{status}");
     assert!(!weir.log().iter().any(|line| line.contains("pässword")), "no password is logged");
+}
+
+/// More than are sent at once wait for their answers, so that what the last page is told of waits its turn.
+#[test]
+fn a_verdict_is_not_asked_for_before_what_was_told_has_arrived() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks(APP, &hooks, &[Method::ConnectionStatusEvent, Method::PublishStream]);
+    hooks.answers_to("ConnectionStatusEvent", Reply::Slow(Duration::from_millis(400)));
+    let weir = home.start();
+    let pages: Vec<Page> = (0..40).map(|_| Page::established(&weir)).collect();
+    let mut page = Page::established(&weir);
+    publishes(&mut page, "S1", "cam");
+    page.hears("setRemoteSDP");
+    let calls = hooks.calls();
+    let asked = calls.iter().position(|call| call.method == "publishStream").unwrap();
+    let connection = &calls[asked].body["sessionId"];
+    let told = calls.iter().position(|call| call.method != "publishStream" && call.body["sessionId"] == *connection);
+    assert!(told.is_some_and(|told| told < asked), "{:?}", hooks.seen());
+    drop(pages);
 }
 
 #[test]
@@ -375,8 +390,8 @@ fn events_survive_a_kill_and_arrive_in_order_and_once_more_at_most() {
     let mut weir = home.start();
     weir.announce("REST hook is not reached");
     let sessions = come_and_go(&weir, 6);
-    // Nothing shows from outside that the last of them is written down, which takes moments.
-    std::thread::sleep(Duration::from_millis(500));
+    let last = sessions.last().unwrap();
+    wait_until("the last one is written down", || kept(&home).lines().any(|line| line.contains(last)));
     weir.kill();
     hooks.restart();
     let weir = home.start();
@@ -396,6 +411,27 @@ fn events_survive_a_kill_and_arrive_in_order_and_once_more_at_most() {
     page.hears("pong");
     hooks.wait("ConnectionStatusEvent", |_| true);
     assert!(told(&hooks).is_empty(), "what was told is not told again: {:?}", hooks.seen());
+}
+
+/// What is written down of events that wait.
+fn kept(home: &Home) -> String {
+    std::fs::read_to_string(home.path().join("data/hook_events.log")).unwrap()
+}
+
+#[test]
+fn an_event_that_is_on_its_way_when_weir_is_killed_arrives_after_the_restart() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks(APP, &hooks, &[Method::StreamStatusEvent]);
+    let weir = home.start();
+    hooks.answers(|_| Reply::Never);
+    come_and_go(&weir, 1);
+    hooks.wait("StreamStatusEvent", |_| true);
+    weir.kill();
+    assert_eq!(told(&hooks).len(), 1);
+    hooks.answers(|_| Reply::Mirror);
+    let _weir = home.start();
+    wait_until("it is told once more", || told(&hooks) == ["S0", "S0"]);
+    wait_until("it is done with", || kept(&home).lines().last().is_some_and(|line| line.starts_with('-')));
 }
 
 #[test]
@@ -561,6 +597,42 @@ fn an_encoder_is_asked_about_told_of_and_ended() {
     weir.wait_frames("cam", 10);
     drop(again);
     hooks.wait("StreamStatusEvent", |body| body["status"] == "UNPUBLISHED");
+}
+
+/// Under a name that the hook server has put in place of the encoder's.
+#[test]
+fn an_encoder_that_comes_back_is_asked_about_as_the_session_it_goes_on_with() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks(FLASH, &hooks, &[Method::Connect, Method::PublishStream, Method::StreamStatusEvent]);
+    let rewrite = json!({"restPolicy": "OVERWRITE", "restOverwrite": "name"});
+    hooks.configures(json!({"publishStream": rewrite}), |call| match call.method.as_str() {
+        "publishStream" => Reply::With(json!({"name": "cam"})),
+        _ => Reply::Mirror,
+    });
+    let weir = home.setup().set("publisher_linger=60s").start();
+    let shown = || weir.stream("cam").map(|stream| (stream["mediaSessionId"].clone(), stream["sessionId"].clone()));
+    let told = || {
+        let all = hooks.calls();
+        let of = |call: &&support::Call| call.body["status"] == "PENDING" || call.body["status"] == "PUBLISHING";
+        let ids = all.iter().filter(of).map(|call| (call.method.clone(), call.body["mediaSessionId"].clone()));
+        ids.collect::<Vec<_>>()
+    };
+    Publisher::start(Clip::AV, &rtmp(&weir, "key?n=1")).sent();
+    weir.wait_log("stream waits");
+    let first = shown().unwrap();
+    let _second = Publisher::start(Clip::LONG, &rtmp(&weir, "key?n=2"));
+    let again = |body: &Value| body["status"] == "PUBLISHING" && body["custom"]["n"] == "2";
+    let again = hooks.wait("StreamStatusEvent", again).body;
+    let second = shown().unwrap();
+    assert!(first.0 == second.0 && first.1 != second.1, "{first:?} {second:?}");
+    assert_eq!((&again["mediaSessionId"], &again["sessionId"]), (&second.0, &second.1));
+    let call = |method: &str| (method.to_owned(), first.0.clone());
+    let each = [call("publishStream"), call("StreamStatusEvent")];
+    assert_eq!(told(), [each.clone(), each].concat());
+    // While it is there, somebody else of that name is somebody else.
+    Publisher::start(Clip::AV, &rtmp(&weir, "key?n=3")).ended(SOON);
+    let third = hooks.wait("publishStream", |body| body["custom"]["n"] == "3");
+    assert_ne!(third.body["mediaSessionId"], first.0);
 }
 
 #[test]

@@ -12,13 +12,13 @@ use serde_json::json;
 const GROWTH: f64 = 10.0;
 
 #[derive(Debug, Clone, Copy)]
-struct Use {
+pub struct Use {
     threads: usize,
     descriptors: usize,
     megabytes: f64,
 }
 
-fn used(weir: &Weir) -> Use {
+pub fn used(weir: &Weir) -> Use {
     let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", weir.pid())).unwrap().count();
     let status = std::fs::read_to_string(format!("/proc/{}/status", weir.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -27,7 +27,7 @@ fn used(weir: &Weir) -> Use {
 }
 
 /// Waits until the process uses no more than before; what it still uses where it does not come to that.
-fn settled(weir: &Weir, before: Use) -> Result<Use, Use> {
+pub fn settled(weir: &Weir, before: Use) -> Result<Use, Use> {
     let until = Instant::now() + SOON;
     loop {
         let now = used(weir);
@@ -41,7 +41,7 @@ fn settled(weir: &Weir, before: Use) -> Result<Use, Use> {
 }
 
 /// Watches `name` until packets have come, and stops.
-fn watch(page: &mut Page, name: &str, session: &str) {
+pub fn watch(page: &mut Page, name: &str, session: &str) {
     let client = Client::join_by(|offer| {
         let call = json!({"mediaSessionId": session, "name": name, "published": false, "sdp": offer});
         page.say("playStream", &call);
@@ -79,7 +79,7 @@ fn viewers_leave_nothing() {
     settled(&weir, before).unwrap();
 }
 
-fn publish(page: &mut Page, name: &str) {
+pub fn publish(page: &mut Page, name: &str) {
     let sender = Sender::new();
     page.publish(name, name, &sender.offer());
     let answer = page.hears("setRemoteSDP");

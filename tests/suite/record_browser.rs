@@ -65,9 +65,6 @@ fn a_page_is_recorded_where_it_asks_and_may() {
 fn a_room_is_not_recorded_in_parts() {
     let home = Home::new();
     let weir = setup(&home).start();
-    let mut ctl = Command::new(env!("CARGO_BIN_EXE_weir"));
-    ctl.args(["ctl", "--data"]).arg(home.path().join("data")).arg("add app roomApp roomApp ''");
-    assert!(run(&mut ctl, SOON).status.success());
     let (mut room, _in_room) = publish(&weir, "roomApp", "room", true);
     let (mut other, _other) = publish(&weir, "defaultApp", "other", true);
     wait_until("parts of the other", || home.names(".webm").len() >= 2);

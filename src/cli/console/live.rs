@@ -10,9 +10,8 @@ use super::{Console, Done, Output, Refused, line};
 use crate::cli::grammar::Call;
 use crate::cli::table::{List, Shown};
 use crate::event::epoch_ms;
-use crate::hub::{Role, STOPPED_BY_REST, SessionView, StreamHandle, StreamView};
+use crate::hub::{Filter, Role, STOPPED_BY_REST, SessionView, StreamHandle, StreamView};
 use crate::media::Track;
-use crate::name::MediaSessionId;
 use crate::record::name::finished;
 
 /// How long a command waits for sessions to be gone.
@@ -85,67 +84,39 @@ impl Console {
     }
 
     pub(super) async fn terminate(&self, call: &Call) -> Done {
-        let wanted = Wanted::read(call)?;
-        let mut found: Vec<(StreamHandle, MediaSessionId)> = Vec::new();
-        for stream in self.hub.streams().values() {
-            let view = stream.view();
-            let sessions = view.sessions.iter().filter(|session| wanted.fits(&view, session));
-            found.extend(sessions.map(|session| (stream.clone(), session.id.clone())));
-        }
+        let found = meant(call)?.among(&self.hub);
         if found.is_empty() {
             return Err(Refused::Other("there is no such media session: see show streams".to_owned()));
         }
         let count = found.len();
-        found.iter().for_each(|(stream, session)| stream.terminate(session, STOPPED_BY_REST));
-        let gone = async {
-            for (stream, session) in found {
-                stream.left(&session).await;
-                // An agent that is still on the list would be in the way of who pulls its source again.
-                self.pulls.gone(session).await;
-            }
-        };
-        match tokio::time::timeout(ENDING, gone).await {
+        match tokio::time::timeout(ENDING, self.pulls.end(found, STOPPED_BY_REST)).await {
             Ok(()) => line(format!("{count} ended")),
             Err(_) => Err(Refused::Other(format!("{count} told to end, not all gone within {} s", ENDING.as_secs()))),
         }
     }
 }
 
-/// Which media sessions a command means: those that everything given fits.
-struct Wanted<'a> {
-    name: Option<&'a str>,
-    id: Option<&'a str>,
-    session: Option<&'a str>,
-    key: Option<&'a str>,
-    role: Option<Role>,
-}
-
-impl<'a> Wanted<'a> {
-    fn read(call: &'a Call) -> Result<Self, Refused> {
-        let role = match call.option("role") {
-            None => None,
-            Some("publisher") => Some(Role::Publisher),
-            Some("player") => Some(Role::Player),
-            Some(_) => return Ok(call.command.expected("publisher or player behind -r")?),
-        };
-        let (name, id) = (call.argument(0), call.option("id"));
-        let (session, key) = (call.option("session"), call.option("key"));
-        // Nothing at all would mean everything.
-        if name.is_none() && id.is_none() && session.is_none() && key.is_none() && role.is_none() {
-            return Ok(call.command.expected("a stream name or an option that says which")?);
-        }
-        Ok(Self { name, id, session, key, role })
+/// Which media sessions a command means.
+fn meant(call: &Call) -> Result<Filter, Refused> {
+    let role = match call.option("role") {
+        None => None,
+        Some("publisher") => Some(Role::Publisher),
+        Some("player") => Some(Role::Player),
+        Some(_) => return Ok(call.command.expected("publisher or player behind -r")?),
+    };
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let filter = Filter {
+        name: text(call.argument(0)),
+        id: text(call.option("id")),
+        connection: text(call.option("session")),
+        app_key: text(call.option("key")),
+        role,
+        ..Filter::default()
+    };
+    if filter.is_empty() {
+        return Ok(call.command.expected("a stream name or an option that says which")?);
     }
-
-    fn fits(&self, view: &StreamView, session: &SessionView) -> bool {
-        let same = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
-        // A name may be written as it is, or as lists show it.
-        (same(self.name, view.name.as_str()) || same(self.name, &view.name.to_string()))
-            && same(self.id, session.id.as_str())
-            && same(self.session, &session.connection)
-            && same(self.key, &session.app_key)
-            && self.role.is_none_or(|role| role == session.role)
-    }
+    Ok(filter)
 }
 
 fn row(view: &StreamView, session: &SessionView) -> Value {

@@ -23,8 +23,15 @@ async fn room() -> Room {
     let seconds = std::time::Duration::from_secs;
     let limits = pull::wcs::Limits { greeting: seconds(1), answer: seconds(1), ping: seconds(1), probes: 3 };
     let tools = pull::Tools {
+        reach: pull::Reach::default(),
         wcs: pull::wcs::Tools {
-            dial: pull::wcs::Dial { limits, connect: seconds(1), tls: None },
+            dial: pull::wcs::Dial {
+                limits,
+                connect: seconds(1),
+                tls: None,
+                gate: crate::gate::Gate::default(),
+                reach: pull::Reach::default(),
+            },
             options: crate::media::PeerOptions { addresses: vec![], ports: (0, 0) },
             media_timeout: seconds(1),
             origins: vec![],
@@ -109,8 +116,8 @@ async fn the_tour_of_the_documents() {
     let json = room.done(&me, "show apps --json").await;
     assert!(!detail.contains("hunter") && !json.contains("hunter"), "{detail}{json}");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json[2]["url"], "https://u:***@h/api");
-    assert_eq!(json[2]["restUsername"], "rest");
+    assert_eq!(json[3]["url"], "https://u:***@h/api");
+    assert_eq!(json[3]["restUsername"], "rest");
     let app = room.console.applications.with_key("shopKey").unwrap();
     assert_eq!((app.rest_password.reveal(), app.url.as_str()), ("hunter2", "https://u:hunter3@h/api"));
     room.done(&me, "remove app shop").await;

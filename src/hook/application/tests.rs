@@ -13,7 +13,7 @@ fn said<T: fmt::Debug>(result: Result<T, ApplicationError>) -> String {
 }
 
 #[tokio::test]
-async fn two_are_there_from_the_start() {
+async fn three_are_there_from_the_start() {
     let data = tempfile::tempdir().unwrap();
     let apps = open(data.path()).await;
     let names: Vec<_> = apps.book().all().map(|app| app.name.clone()).collect();
@@ -27,6 +27,22 @@ async fn two_are_there_from_the_start() {
     assert_eq!(said(apps.remove(DEFAULT_APP).await), stays);
     let key = Update { key: Some("other".into()), ..Update::default() };
     assert_eq!(said(apps.update(DEFAULT_APP, key).await), stays);
+}
+
+/// A weir before this one had no `roomApp`, and people added it.
+#[tokio::test]
+async fn what_people_added_for_rooms_stays() {
+    let data = tempfile::tempdir().unwrap();
+    {
+        let table = Store::open(data.path()).unwrap().table::<Application>("applications");
+        table.write([Change::Put("rooms".into(), app("rooms", ROOM_APP, "http://h/rooms"))]).unwrap();
+    }
+    let apps = open(data.path()).await;
+    assert_eq!(apps.with_key(ROOM_APP).unwrap().name, "rooms");
+    assert_eq!(apps.book().all().count(), 3);
+    apps.remove("rooms").await.unwrap();
+    drop(apps);
+    assert_eq!(open(data.path()).await.with_key(ROOM_APP).unwrap().name, ROOM_APP);
 }
 
 #[tokio::test]
@@ -46,7 +62,7 @@ async fn a_restart_keeps_what_was_changed() {
     }
     let book = open(data.path()).await.book();
     let names: Vec<_> = book.all().map(|app| app.name.as_str()).collect();
-    assert_eq!(names, [DEFAULT_APP, FLASH_STREAMING_APP, "shop"]);
+    assert_eq!(names, [DEFAULT_APP, FLASH_STREAMING_APP, ROOM_APP, "shop"]);
     let default = book.named(DEFAULT_APP).unwrap();
     assert_eq!(default.endpoint(Method::Connect).unwrap(), "http://localhost:9091/EchoApp/connect");
     assert_eq!(default.endpoint(Method::StreamKeepAliveEvent), None);
@@ -117,5 +133,5 @@ async fn changes_at_once_are_all_kept() {
     let apps = open(data.path()).await;
     let names: Vec<_> = (0..20).map(|n| format!("app{n}")).collect();
     futures_util::future::join_all(names.iter().map(|name| apps.add(app(name, name, "")))).await;
-    assert_eq!(apps.book().all().count(), 22);
+    assert_eq!(apps.book().all().count(), 20 + BUILT_IN.len());
 }

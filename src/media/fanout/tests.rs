@@ -7,10 +7,10 @@ use gstreamer_app::AppSrc;
 use super::*;
 
 /// Frames with these presentation times, in milliseconds, 40 ms apart in decoding; what is told of the track.
-fn told(times: &[u64]) -> Vec<bool> {
+fn told(caps: &str, times: &[u64]) -> Vec<bool> {
     crate::media::init().unwrap();
-    let line = "appsrc name=in format=time caps=video/x-h264 ! appsink name=out sync=false";
-    let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let line = format!("appsrc name=in format=time caps=\"{caps}\" ! appsink name=out sync=false");
+    let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
     let input = pipeline.by_name("in").unwrap().downcast::<AppSrc>().unwrap();
     let sink = pipeline.by_name("out").unwrap().downcast::<AppSink>().unwrap();
     let (sender, tracks) = channel();
@@ -32,6 +32,15 @@ fn told(times: &[u64]) -> Vec<bool> {
 
 #[test]
 fn b_frames_are_seen_where_nothing_announces_them() {
-    assert_eq!(told(&[0, 40, 80, 120]), [false]);
-    assert_eq!(told(&[0, 40, 200, 80, 120, 160, 360, 240]), [false, true]);
+    assert_eq!(told("video/x-h264", &[0, 40, 80, 120]), [false]);
+    assert_eq!(told("video/x-h264", &[0, 40, 200, 80, 120, 160, 360, 240]), [false, true]);
+    assert_eq!(told("video/x-h265", &[0, 40, 200, 80]), [false, true]);
+}
+
+#[test]
+fn a_jitter_of_times_is_no_b_frame_where_the_codec_has_none() {
+    let baseline = "video/x-h264,stream-format=avc,codec_data=(buffer)0142e01fffe1";
+    for caps in ["video/x-vp8", baseline] {
+        assert!(told(caps, &[0, 40, 39, 80]).iter().all(|b_frames| !b_frames), "{caps}");
+    }
 }

@@ -1,10 +1,12 @@
 //! A conversation with another WCS server over a socket: drives the [`Dialogue`].
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
@@ -15,7 +17,13 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dialogue::{Dialogue, End, Limits, Todo, Way};
+use crate::gate::Gate;
 use crate::name::{MediaSessionId, StreamName};
+use crate::pull::{Reach, SourceUri};
+use crate::trust;
+
+/// The setting with more certificates to trust.
+const CA_FILE: &str = "wcs_agent_ca_file";
 
 /// The largest message that is read, bytes; an answer has some 5,000.
 const MAX_MESSAGE: usize = 256 << 10;
@@ -48,6 +56,10 @@ pub struct Dial {
     pub connect: Duration,
     /// Makes TLS of a connection; `None` where that is not allowed.
     pub tls: Option<TlsConnector>,
+    /// Which servers may be dialled.
+    pub reach: Reach,
+    /// What this server asks for, and so shows its origins.
+    pub gate: Gate,
 }
 
 /// What a call is for.
@@ -58,6 +70,10 @@ pub(super) struct Subject {
     pub name: StreamName,
     /// The publisher the stream has here.
     pub ours: MediaSessionId,
+    /// What is shown there (`custom`).
+    pub custom: Option<Value>,
+    /// The operator has chosen the server: it is dialled wherever it is.
+    pub trusted: bool,
 }
 
 /// An open conversation. Dropping it closes the socket, which ends its media session on the other side.
@@ -88,17 +104,19 @@ pub(super) enum News {
 
 impl Dial {
     /// Opens the WebSocket and says hello; the first news is [`News::Ready`].
-    pub(super) async fn open(&self, address: &Address, subject: Subject) -> Result<Call, End> {
+    pub(super) async fn open(&self, uri: &SourceUri, subject: Subject) -> Result<Call, End> {
+        let reach = if subject.trusted { Reach::default() } else { self.reach.clone() };
         let late = || End::Lost(format!("no connection within {} s", self.connect.as_secs_f32()));
-        let socket = timeout(self.connect, self.socket(address)).await.map_err(|_| late())?;
+        let socket = timeout(self.connect, self.socket(uri, &reach)).await.map_err(|_| late())?;
         let (sink, stream) = socket.map_err(End::Lost)?.split();
-        let Subject { way, name, ours } = subject;
-        let (dialogue, todo) = Dialogue::new(way, name, ours, self.limits, Instant::now());
+        let (dialogue, todo) = Dialogue::new(subject, self.limits, Instant::now());
         Ok(Call { sink, stream, dialogue, todo: todo.into(), outgoing: VecDeque::new(), unflushed: false })
     }
 
-    async fn socket(&self, address: &Address) -> Result<Socket, String> {
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await;
+    async fn socket(&self, uri: &SourceUri, reach: &Reach) -> Result<Socket, String> {
+        let address = super::address(uri)?;
+        let found = reach.addresses(uri).await.map_err(|barred| barred.to_string())?;
+        let tcp = TcpStream::connect(found.as_slice()).await;
         let tcp = tcp.map_err(|error| format!("no connection: {error}"))?;
         // A delayed answer to a ping or an offer helps nobody.
         let _ = tcp.set_nodelay(true);
@@ -107,7 +125,8 @@ impl Dial {
             None => return Err("wss is not allowed (wcs_agent_ssl)".into()),
             Some(tls) => {
                 let name = ServerName::try_from(address.host.clone()).map_err(|error| error.to_string())?;
-                Box::new(tls.connect(name, tcp).await.map_err(|error| format!("no TLS: {error}"))?)
+                let told = |error: io::Error| trust::complaint(&error, CA_FILE).unwrap_or_else(|| error.to_string());
+                Box::new(tls.connect(name, tcp).await.map_err(|error| format!("no TLS: {}", told(error)))?)
             }
         };
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));

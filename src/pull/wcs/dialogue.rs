@@ -12,6 +12,9 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use super::call::Subject;
 use crate::message::client::{self, FromServer};
 use crate::message::{ping, pong};
 use crate::name::{MediaSessionId, StreamName};
@@ -95,6 +98,8 @@ pub(super) struct Dialogue {
     name: StreamName,
     /// The publisher the stream has here; what comes from it must not feed it.
     ours: MediaSessionId,
+    /// What is shown there.
+    custom: Option<Value>,
     state: State,
     /// When the state must have changed.
     deadline: Option<Instant>,
@@ -104,13 +109,15 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     /// Begins, with an open socket, at `now`.
-    pub fn new(way: Way, name: StreamName, ours: MediaSessionId, limits: Limits, now: Instant) -> (Self, Vec<Todo>) {
+    pub fn new(subject: Subject, limits: Limits, now: Instant) -> (Self, Vec<Todo>) {
+        let Subject { way, name, ours, custom, trusted: _ } = subject;
         let dialogue = Self {
             way,
             limits,
             session: MediaSessionId::random(),
             name,
             ours,
+            custom,
             state: State::Greeting,
             deadline: Some(now + limits.greeting),
             next_ping: now + limits.ping,
@@ -127,13 +134,13 @@ impl Dialogue {
     /// Asks whether the stream can be played.
     pub fn ask(&mut self, now: Instant) -> Vec<Todo> {
         self.enter(State::Asked, Some(now + self.limits.answer));
-        vec![Todo::Send(client::available_stream(&self.session, &self.name))]
+        vec![Todo::Send(client::available_stream(&self.session, &self.name, self.custom.as_ref()))]
     }
 
     /// Offers to play.
     pub fn play(&mut self, now: Instant, sdp: &str) -> Vec<Todo> {
         self.enter(State::Offered, Some(now + self.limits.answer));
-        vec![Todo::Send(client::play_stream(&self.session, &self.name, sdp))]
+        vec![Todo::Send(client::play_stream(&self.session, &self.name, sdp, self.custom.as_ref()))]
     }
 
     /// Offers to publish what has pictures, sound, or both, and comes from `path`.
@@ -304,7 +311,8 @@ mod tests {
         fn new(way: Way) -> Self {
             let now = Instant::now();
             let (name, ours) = (StreamName::new("s").unwrap(), MediaSessionId::new("OURS").unwrap());
-            let (dialogue, first) = Dialogue::new(way, name, ours, LIMITS, now);
+            let subject = Subject { way, name, ours, custom: None, trusted: false };
+            let (dialogue, first) = Dialogue::new(subject, LIMITS, now);
             assert!(matches!(&first[..], [Todo::Send(hello)] if hello.contains(r#""message":"connection""#)));
             Self { dialogue, now }
         }

@@ -1,6 +1,6 @@
 //! Pulls from another WCS server: weir connects to its WebSocket as a player and receives over WebRTC.
 //!
-//! [`dialogue`] is what is said, without a socket or a clock; [`call`] has the socket; [`tls`] says whom to trust;
+//! [`dialogue`] is what is said, without a socket or a clock; [`call`] has the socket;
 //! [`source`] is one try of a pull, [`push`] a stream of ours published there; [`origins`] makes this server an edge of others.
 
 mod call;
@@ -8,7 +8,6 @@ mod dialogue;
 mod origins;
 mod push;
 mod source;
-mod tls;
 
 use std::time::Duration;
 
@@ -19,7 +18,6 @@ pub use dialogue::Limits;
 pub use origins::Origins;
 pub(super) use push::Push;
 pub(super) use source::one_try;
-pub use tls::Trust;
 
 use super::{Rules, SourceUri, UriError};
 use crate::media::PeerOptions;

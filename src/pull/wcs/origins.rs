@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::call::{Dial, News, Subject};
 use super::dialogue::{End, Way};
+use crate::gate::Action;
 use crate::name::{MediaSessionId, StreamName};
 use crate::pull::SourceUri;
 
@@ -125,9 +126,14 @@ async fn first(origins: &[SourceUri], dial: &Dial, name: &StreamName) -> Found {
 }
 
 async fn has(origin: &SourceUri, dial: &Dial, name: &StreamName) -> Result<bool, End> {
-    let address = super::address(origin).map_err(End::Lost)?;
-    let subject = Subject { way: Way::Play, name: name.clone(), ours: MediaSessionId::random() };
-    let mut call = dial.open(&address, subject).await?;
+    let subject = Subject {
+        way: Way::Play,
+        name: name.clone(),
+        ours: MediaSessionId::random(),
+        custom: dial.gate.own(Action::Play, name.as_str()),
+        trusted: true,
+    };
+    let mut call = dial.open(origin, subject).await?;
     loop {
         match call.next().await? {
             News::Ready => call.ask(),

@@ -155,10 +155,15 @@ impl Push {
     }
 
     async fn serve(&self, stream: &StreamHandle, this: &mut Try) -> Result<(), Outcome> {
-        let address = super::address(&self.request.uri).map_err(Outcome::failed)?;
         let publisher = this.view.publisher().ok_or_else(|| Outcome::failed("the stream has ended"))?.id.clone();
-        let subject = Subject { way: Way::Publish, name: self.request.remote_name.clone(), ours: publisher };
-        let mut call = self.tools.wcs.dial.open(&address, subject).await?;
+        let subject = Subject {
+            way: Way::Publish,
+            name: self.request.remote_name.clone(),
+            ours: publisher,
+            custom: None,
+            trusted: false,
+        };
+        let mut call = self.tools.wcs.dial.open(&self.request.uri, subject).await?;
         while call.next().await? != News::Ready {}
         self.set(AgentStatus::ProcessedLocal);
         let tracks: Vec<Track> = this.view.tracks.iter().filter(|track| sendable(&track.codec)).cloned().collect();

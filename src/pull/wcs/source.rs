@@ -8,6 +8,7 @@ use super::super::agent::{AgentStatus, Job, Outcome, WATCH};
 use super::super::scheme::Cause;
 use super::call::{Call, News, Subject};
 use super::dialogue::{End, Way};
+use crate::gate::Action;
 use crate::media::{Agreed, Kind, Peer, PeerEvent, SourceEvent, Track};
 
 /// How long a second track may come after the first.
@@ -49,10 +50,12 @@ pub(in crate::pull) async fn one_try(job: &Job) -> Outcome {
 
 /// A call whose server has answered.
 async fn open(job: &Job) -> Result<Call, Outcome> {
-    let address = super::address(&job.request.uri).map_err(Outcome::failed)?;
     let name = job.request.remote_name.clone().ok_or_else(|| Outcome::failed("no stream is asked for"))?;
-    let subject = Subject { way: Way::Play, name, ours: job.publication.session() };
-    let mut call = job.tools.wcs.dial.open(&address, subject).await?;
+    // Players' names lead to the operator's origins, which ask for what this server asks for.
+    let custom = job.request.on_demand.then(|| job.tools.wcs.dial.gate.own(Action::Play, name.as_str())).flatten();
+    let subject =
+        Subject { way: Way::Play, name, ours: job.publication.session(), custom, trusted: job.request.on_demand };
+    let mut call = job.tools.wcs.dial.open(&job.request.uri, subject).await?;
     while call.next().await? != News::Ready {}
     job.set(AgentStatus::ProcessedLocal);
     Ok(call)
@@ -61,7 +64,7 @@ async fn open(job: &Job) -> Result<Call, Outcome> {
 async fn offer(job: &Job) -> Result<(Peer, String), String> {
     let wanted = [(Kind::Video, job.request.has_video), (Kind::Audio, job.request.has_audio)];
     let kinds: Vec<Kind> = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect();
-    let launch = job.tools.launch(&job.request.uri).map_err(|error| error.to_string())?;
+    let launch = job.tools.launch(&job.request.uri, "").map_err(|error| error.to_string())?;
     let (pipelines, options) = (&job.tools.pipelines, &job.tools.wcs.options);
     let (name, fanout) = (job.publication.name(), job.publication.fanout());
     let made = Peer::offer_to_receive(pipelines, launch, name, fanout, &kinds, options).await;

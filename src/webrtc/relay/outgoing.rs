@@ -95,6 +95,11 @@ impl Outgoing {
         self.asked.get_or_insert(self.started);
     }
 
+    /// Whether nothing of a track has been written: the session must be drained before, see [`Outgoing::write`].
+    pub fn is_silent(&self, kind: Kind) -> bool {
+        self.tracks[super::packet::index(kind)].as_ref().is_some_and(|track| !track.declared)
+    }
+
     /// Writes a live packet, or queues it behind the backlog. True when the session must be drained before the next
     /// write: see [`Outgoing::write`].
     pub fn live(&mut self, rtc: &mut Rtc, number: u64, packet: &Arc<Packet>) -> bool {
@@ -148,9 +153,10 @@ impl Outgoing {
         in_vain && over(self.started, RESTART_INTERVAL) && !self.backlog.is_active()
     }
 
-    /// Hands a packet to str0m. True for the first of a track: the session must then be drained before anything else
-    /// is written, because str0m makes a sender report right after a track's declaration, and only a packet that is
-    /// already on its way gives that report the right timestamp.
+    /// Hands a packet to str0m. True for the first of a track: the session must be drained before it, and again before
+    /// anything else is written. str0m makes a sender report right after a track's declaration, and only a packet that
+    /// is already on its way gives that report a timestamp; one that waits behind others leaves it at zero, which a
+    /// browser needs three more reports to get over.
     fn write(&mut self, rtc: &mut Rtc, packet: &Packet, (ts, wallclock): (u32, Instant)) -> bool {
         let Some(track) = &mut self.tracks[super::packet::index(packet.kind)] else { return false };
         let mut api = rtc.direct_api();

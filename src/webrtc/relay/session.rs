@@ -16,7 +16,7 @@ use str0m::{Event, Input, Output, Rtc};
 use tokio::sync::{mpsc, watch};
 
 use super::outgoing::Outgoing;
-use super::packet::Packet;
+use super::packet::{Kind, Packet};
 use super::setup::Prepared;
 use super::socket::Sockets;
 use super::stream::Shared;
@@ -24,6 +24,9 @@ use super::viewer::{BandwidthWatch, EndReason, ViewerEvent, ViewerSnapshot, View
 
 /// How often in a row str0m may ask to be called back at once, or fail, without sending anything before it has to wait.
 const MAX_IDLE_TURNS: usize = 4;
+/// Most turns that are taken at once to send what was written, and what is soon enough to be one of them.
+const MAX_FLUSHED: usize = 512;
+const SOON: Duration = Duration::from_micros(10);
 /// How long after its connect a viewer's estimate means something.
 const ESTIMATE_SETTLES: Duration = Duration::from_secs(4);
 
@@ -196,6 +199,20 @@ impl Session {
         Ok(())
     }
 
+    /// Sends all that was written. str0m gives one packet for each instant and wants to be called a microsecond later;
+    /// media leaves in that way turn by turn, but what comes after this must not wait behind it.
+    fn flush(&mut self, now: Instant, sockets: &Sockets) -> Result<(), EndReason> {
+        self.drain(now, sockets)?;
+        for _ in 0..MAX_FLUSHED {
+            let now = Instant::now() + SOON;
+            if self.deadline > now {
+                break;
+            }
+            self.drain(now, sockets)?;
+        }
+        Ok(())
+    }
+
     fn transmit(&mut self, transmit: &str0m::net::Transmit, sockets: &Sockets) {
         self.snapshot.remote = Some(transmit.destination);
         if sockets.send(transmit.source, transmit.destination, &transmit.contents) {
@@ -279,6 +296,9 @@ impl Session {
         now: Instant,
         sockets: &Sockets,
     ) -> Result<(), EndReason> {
+        if self.outgoing.is_silent(packet.kind) {
+            self.flush(now, sockets)?;
+        }
         if !self.outgoing.live(&mut self.rtc, number, packet) {
             return Ok(());
         }
@@ -290,6 +310,9 @@ impl Session {
     /// Writes up to `budget` packets of the backlog, as its pace allows, and sends them. Returns how many.
     pub fn catch_up(&mut self, budget: usize, now: Instant, sockets: &Sockets) -> Result<usize, EndReason> {
         let mut written = 0;
+        if self.outgoing.is_silent(Kind::Video) {
+            self.flush(now, sockets)?;
+        }
         while written < budget
             && let Some(first) = self.outgoing.catch_up(&mut self.rtc, now)
         {

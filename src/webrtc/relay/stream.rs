@@ -213,6 +213,11 @@ impl Shared {
         self.wake();
     }
 
+    fn stands_at(&self, time: Duration) {
+        let now = Instant::now();
+        self.lock().timeline.stands_at(time, now);
+    }
+
     fn wake(&self) {
         for (waker, viewers) in self.wakers.iter().zip(&self.attached) {
             if viewers.load(SeqCst) > 0 {
@@ -305,6 +310,12 @@ impl RelayStream {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Says that what is live now stands at this running time, before the first packets are pushed: they may be of the
+    /// past. Later calls change nothing.
+    pub fn stands_at(&self, time: Duration) {
+        self.shared.stands_at(time);
     }
 
     /// Hands one packet of a track to every viewer. Callable from any thread; it does not wait for viewers: a shard

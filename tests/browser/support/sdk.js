@@ -17,6 +17,47 @@ const PEERS = `
   };
 `;
 
+/** Runs in a worker: says when the sound and the pictures of a stream change, milliseconds since 1970. */
+function meter() {
+  const frames = async (readable, look) => {
+    for (const reader = readable.getReader(); ; ) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      await look(value, performance.timeOrigin + performance.now());
+      value.close();
+    }
+  };
+  onmessage = ({ data: [sound, pictures] }) => {
+    let [loud, last, lag, before] = [false, 0, Infinity, 0];
+    frames(sound, (data, now) => {
+      // Its own clock tells to a fraction of a millisecond when it was given out; ours, when this worker came to look.
+      // Its zero is the page's for what was given out before this worker had the track, and then this worker's.
+      if (data.timestamp < before) lag = Infinity;
+      before = data.timestamp;
+      lag = Math.min(lag, now - data.timestamp / 1000);
+      const samples = new Float32Array(data.numberOfFrames);
+      data.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
+      samples.forEach((sample, number) => {
+        const at = lag + data.timestamp / 1000 + (number * 1000) / data.sampleRate;
+        if (Math.abs(sample) > 0.1) {
+          if (!loud) postMessage({ loud: (loud = true), at });
+          last = at;
+        } else if (loud && at - last > 20) postMessage({ loud: (loud = false), at: last });
+      });
+    });
+    let bright = true;
+    const pixels = new Uint8Array(64);
+    frames(pictures, async (frame, at) => {
+      const { x, y, height } = frame.visibleRect;
+      await frame.copyTo(pixels, { rect: { x, y: y + Math.floor(height / 8) * 6, width: 2, height: 2 } });
+      // The first byte is the pixel's luma.
+      const flash = pixels[0] > 128;
+      if (flash && !bright) postMessage({ flash, at });
+      bright = flash;
+    });
+  };
+}
+
 /** Runs in the page beside the SDK: streams by a key of the test's, each with every status it had. */
 function helpers() {
   const { SESSION_STATUS, STREAM_STATUS } = Flashphoner.constants;
@@ -82,32 +123,34 @@ function helpers() {
       video.requestVideoFrameCallback(look);
     },
     seen: (key) => streams[key].seen,
-    /** From now on notes when the sound of a stream becomes loud after it was silent, and when silent again. */
-    async listen(key) {
-      const stream = streams[key].display.querySelector("video").srcObject;
-      const context = (window.ears ??= new AudioContext());
-      const ear = `registerProcessor("ear", class extends AudioWorkletProcessor {
-        process([[channel]]) {
-          channel?.forEach((sample, at) => {
-            const time = currentTime + at / sampleRate;
-            if (Math.abs(sample) > 0.1) {
-              if (!this.loud) this.port.postMessage({ loud: (this.loud = true), time });
-              this.last = time;
-            } else if (this.loud && time - this.last > 0.02) this.port.postMessage({ loud: (this.loud = false), time: this.last });
-          });
-          return true;
-        }
-      });`;
-      window.earReady ??= context.audioWorklet.addModule(URL.createObjectURL(new Blob([ear], { type: "text/javascript" })));
-      await window.earReady;
-      const heard = (streams[key].heard = []);
-      const node = new AudioWorkletNode(context, "ear");
-      node.port.onmessage = ({ data: { loud, time } }) => {
-        const { contextTime, performanceTime } = context.getOutputTimestamp();
-        heard.push({ loud, at: performanceTime + (time - contextTime) * 1000 });
+    /**
+     * From now on notes when the sound of a stream becomes loud after it was silent and when silent again, and when its
+     * picture becomes bright: as the browser gives both to its outputs. What is noted behind them is later by what they
+     * hold back, which grows on a busy machine: Web Audio alone adds 50 ms and more.
+     */
+    listen(key) {
+      const one = Object.assign(streams[key], { heard: [], flashes: [] });
+      const { srcObject } = one.display.querySelector("video");
+      const [sound, pictures] = [srcObject.getAudioTracks()[0], srcObject.getVideoTracks()[0]];
+      // Not in the page's own thread, which is busy with pictures.
+      const worker = new Worker(URL.createObjectURL(new Blob([`(${meter})()`], { type: "text/javascript" })));
+      const [ear, eye] = [sound, pictures].map(({ id }) =>
+        window.peers.flatMap((peer) => peer.getReceivers()).find(({ track }) => track.id === id));
+      const playing = async (receiver) =>
+        [...(await receiver.getStats()).values()].find(({ type }) => type === "inbound-rtp")?.estimatedPlayoutTimestamp;
+      worker.onmessage = async ({ data: { flash, loud, at } }) => {
+        if (!flash) return one.heard.push({ loud, at });
+        const [heard, seen] = await Promise.all([ear, eye].map(playing));
+        one.flashes.push({ at, known: heard && seen && seen - heard });
       };
-      context.createMediaStreamSource(stream).connect(node);
+      const readables = [sound, pictures].map((track) => new MediaStreamTrackProcessor({ track, maxBufferSize: 100 }).readable);
+      worker.postMessage(readables, readables);
     },
+    /**
+     * When pictures became bright, since `listen`, and how much later than its picture the sound was then by what the
+     * browser itself knows: by the sender's clocks, once it has both.
+     */
+    flashes: (key) => streams[key].flashes,
     heard: (key) => streams[key].heard,
     /** What all peers of the page received: frames, codecs, energy of sound. */
     async received() {
@@ -141,7 +184,7 @@ function helpers() {
 }
 
 const PAGE = `<!doctype html><meta charset="utf-8"><title>WebSDK</title>
-<script>${PEERS}</script><script src="${SDK}/flashphoner.js"></script><script>(${helpers})()</script>`;
+<script>${PEERS}</script><script src="${SDK}/flashphoner.js"></script><script>${meter}; (${helpers})()</script>`;
 
 /** The frame that the SDK's own tests have in their test.html, with another server and the results where they can be read. */
 const mochaPage = (urlServer) => `<!doctype html><meta charset="utf-8"><title>mocha</title><div id="mocha"></div>

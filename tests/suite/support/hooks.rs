@@ -45,8 +45,13 @@ pub struct Call {
 
 impl Call {
     pub fn header(&self, name: &str) -> Option<String> {
+        self.headers(name).into_iter().next()
+    }
+
+    /// Every header of a name.
+    pub fn headers(&self, name: &str) -> Vec<String> {
         let lines = self.head.lines().filter_map(|line| line.split_once(':'));
-        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).collect()
     }
 }
 
@@ -72,7 +77,11 @@ struct Running {
 impl HookServer {
     /// One that mirrors everything.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// One that listens where it is told.
+    pub fn on(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared { calls: Mutex::default(), answer: Mutex::new(Box::new(|_| Reply::Mirror)) });
         let running = Some(run(listener, shared.clone()));
@@ -84,6 +93,10 @@ impl HookServer {
         let mut server = Self::start();
         server.stop();
         server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {

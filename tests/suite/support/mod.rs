@@ -11,6 +11,7 @@ mod process;
 mod rest;
 mod server;
 mod source;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ pub use process::{Process, Signal, run};
 pub use rest::Answer;
 pub use server::{Home, Setup, Weir};
 pub use source::{Clip, Dumb, Nginx, Publisher, dead_port};
+pub use tls::TlsProxy;
 
 /// How long a condition may take to come true on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_secs(20);

@@ -125,6 +125,13 @@ impl Home {
         });
     }
 
+    /// What a command of `weir ctl` prints; it succeeds.
+    pub fn ctl(&self, line: &str) -> String {
+        let output = self.bare("ctl").arg(line).run();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// A server on free ports of loopback with its directories here.
     pub fn setup(&self) -> Setup {
         let setup = self.bare("serve").arg("--data").arg(&self.path().join("data").to_string_lossy());
