@@ -52,7 +52,8 @@ fn a_certificate_that_cannot_be_trusted_says_why() {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     };
     let hooks = HookServer::start();
-    let changes: [(&dyn Fn(&mut CertificateParams), &str); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut CertificateParams);
+    let changes: [(Change<'_>, &str); 4] = [
         (&expired, "its certificate has expired"),
         (&early, "its certificate is not valid yet"),
         (&other, "its certificate is for another host name"),
