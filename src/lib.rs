@@ -14,7 +14,7 @@
 //! - [`media`] is the border to GStreamer: outside it no GStreamer type can be named.
 //! - Leaves, which anybody may use: [`name`], [`event`], [`retry`], [`config`], [`message`], [`meter`], `tls`,
 //!   [`admission`] (who is refused), [`gate`] (what publishing and playing ask for), [`store`] (what survives a restart),
-//!   [`trust`] and [`users`].
+//!   [`systemd`], [`trust`] and [`users`].
 //!
 //! # One request, one frame
 //!
@@ -48,6 +48,7 @@ pub mod rtmp;
 pub mod server;
 pub mod signal;
 pub mod store;
+pub mod systemd;
 mod tls;
 pub mod trust;
 pub mod users;

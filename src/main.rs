@@ -16,6 +16,7 @@ use weir::gate::Action;
 use weir::media::{self, Catalog, Verdict};
 use weir::name::StreamName;
 use weir::server::{PORTS, Server};
+use weir::systemd;
 
 /// Most threads for what blocks: files, and pipelines that are parsed, started or stopped. They exist while they are
 /// needed. Pipelines in good health never need more than a few of them at once (`media` sees to that); the others are
@@ -181,7 +182,12 @@ fn serve(options: &Serve) -> Result<()> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
-    let complete = runtime.block_on(run(loaded.config, options))?;
+    let complete = runtime.block_on(async {
+        tokio::select! {
+            complete = run(loaded.config, options) => complete,
+            never = systemd::beat() => match never {},
+        }
+    })?;
     // Threads that hang in GStreamer end with the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
     tell_of_leaks();
@@ -203,11 +209,14 @@ fn tell_of_leaks() {
 async fn run(config: Config, options: &Serve) -> Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let limit = config.shutdown_timeout;
     let server = Server::start(config, &options.data, options.pipelines.as_deref()).await?;
+    systemd::ready(&format!("REST on {}", server.http()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    systemd::stopping(limit);
     Ok(server.stop().await)
 }
 

@@ -22,6 +22,15 @@ use crate::name::MediaSessionId;
 const CALL_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 2.5, 10.0];
 /// Borders of the time to the first frame, seconds.
 const FIRST_FRAME_SECONDS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 60.0];
+/// Borders of the times of a hook server's answers, seconds: a viewer waits for some of them.
+const HOOK_SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
+/// Borders of the times of the script that sees recordings, seconds.
+const SCRIPT_SECONDS: [f64; 8] = [0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0];
+
+/// Who plays: browsers, and RTMP clients in WCS's word.
+const ENGINES: [&str; 2] = ["WebRTC", "Flash"];
+/// How the script that sees a recording ended; the last was ended, or did not begin.
+const RESULTS: [&str; 3] = ["ok", "failed", "ended"];
 
 /// The settings that limit something, and whose refusals are counted.
 const LIMITS: [&str; 14] = [
@@ -53,6 +62,23 @@ struct Limit {
     limit: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Engine {
+    engine: &'static str,
+}
+
+/// A hook's method and what came of its calls; both are words of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Hook {
+    method: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Run {
+    result: &'static str,
+}
+
 /// The counters. A cheap handle.
 #[derive(Clone)]
 pub struct Meter(Arc<Counters>);
@@ -60,6 +86,9 @@ pub struct Meter(Arc<Counters>);
 struct Counters {
     calls: Family<Call, Histogram, fn() -> Histogram>,
     first_frames: Histogram,
+    first_views: Family<Engine, Histogram, fn() -> Histogram>,
+    hooks: Family<Hook, Histogram, fn() -> Histogram>,
+    scripts: Family<Run, Histogram, fn() -> Histogram>,
     refusals: Family<Limit, Counter>,
     streams: Counter,
     interruptions: Counter,
@@ -76,9 +105,18 @@ impl Default for Meter {
         let refusals = Family::default();
         // There from the start, so that the first one is a rise and no new series.
         LIMITS.iter().for_each(|limit| drop(refusals.get_or_create(&Limit { limit })));
+        let first_views: Family<_, _, fn() -> _> =
+            Family::new_with_constructor((|| Histogram::new(FIRST_FRAME_SECONDS)) as fn() -> Histogram);
+        ENGINES.iter().for_each(|engine| drop(first_views.get_or_create(&Engine { engine })));
+        let scripts: Family<_, _, fn() -> _> =
+            Family::new_with_constructor((|| Histogram::new(SCRIPT_SECONDS)) as fn() -> Histogram);
+        RESULTS.iter().for_each(|result| drop(scripts.get_or_create(&Run { result })));
         Self(Arc::new(Counters {
             calls: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
             first_frames: Histogram::new(FIRST_FRAME_SECONDS),
+            first_views,
+            hooks: Family::new_with_constructor(|| Histogram::new(HOOK_SECONDS)),
+            scripts,
             refusals,
             streams: Counter::default(),
             interruptions: Counter::default(),
@@ -104,6 +142,16 @@ impl Meter {
         self.0.calls.get_or_create(&Call { family, status }).observe(took.as_secs_f64());
     }
 
+    /// A player gets its first media, so long after it asked. `engine` is one of few.
+    pub fn viewed(&self, engine: &'static str, took: Duration) {
+        self.0.first_views.get_or_create(&Engine { engine }).observe(took.as_secs_f64());
+    }
+
+    /// A hook server was called: once, with this outcome. Both words are of few.
+    pub fn hooked(&self, method: &'static str, outcome: &'static str, took: Duration) {
+        self.0.hooks.get_or_create(&Hook { method, outcome }).observe(took.as_secs_f64());
+    }
+
     /// Something was refused; `limit` is the setting that says how much there may be.
     pub fn refused(&self, limit: &'static str) {
         self.0.refusals.get_or_create(&Limit { limit }).inc();
@@ -115,6 +163,12 @@ impl Meter {
         registry.register("weir_call_seconds", "Time from a call's headers to its answer", all.calls.clone());
         let help = "Time from a publisher's start to its first frames";
         registry.register("weir_first_frame_seconds", help, all.first_frames.clone());
+        let help = "Time from a player's request to the first media for it, by its engine";
+        registry.register("weir_first_view_seconds", help, all.first_views.clone());
+        let help = "Time of each call of a hook server, by its method and outcome: ok, refused, garbage, unreachable";
+        registry.register("weir_hook_seconds", help, all.hooks.clone());
+        let help = "Time of each run of the script that sees recordings, by its result: ok, failed, ended";
+        registry.register("weir_record_script_seconds", help, all.scripts.clone());
         registry.register("weir_refusals", "What was refused, by the setting that limits it", all.refusals.clone());
         for (name, help, counter) in [
             ("weir_streams_started", "Streams that were started", &all.streams),
@@ -169,7 +223,16 @@ impl Meter {
                 all.recorded_bytes.inc_by(*bytes);
             }
             Event::RecordingFailed { .. } => _ = all.failed_recordings.inc(),
-            Event::SessionStatus { .. } | Event::RecordingStarted { .. } | Event::RecordingHooked { .. } => {}
+            Event::RecordingHooked { exit, took, .. } => {
+                let [ok, failed, ended] = RESULTS;
+                let result = match exit {
+                    Some(0) => ok,
+                    Some(_) => failed,
+                    None => ended,
+                };
+                all.scripts.get_or_create(&Run { result }).observe(took.as_secs_f64());
+            }
+            Event::SessionStatus { .. } | Event::RecordingStarted { .. } => {}
         }
     }
 }
@@ -216,8 +279,13 @@ mod tests {
         let meter = Meter::default();
         meter.call("stream", 404, Duration::from_millis(3));
         meter.refused("rest_max_body");
+        meter.viewed("WebRTC", Duration::from_millis(300));
+        meter.hooked("connect", "refused", Duration::from_millis(7));
         let text = shown(&meter);
         assert!(text.contains("weir_call_seconds_bucket{le=\"0.005\",family=\"stream\",status=\"404\"} 1"), "{text}");
         assert!(text.contains("weir_refusals_total{limit=\"rest_max_body\"} 1"), "{text}");
+        assert!(text.contains("weir_first_view_seconds_bucket{le=\"0.5\",engine=\"WebRTC\"} 1"), "{text}");
+        let hook = "weir_hook_seconds_bucket{le=\"0.005\",method=\"connect\",outcome=\"refused\"} 0";
+        assert!(text.contains(hook) && text.contains(&hook.replace("0.005", "0.01").replace("} 0", "} 1")), "{text}");
     }
 }

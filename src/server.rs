@@ -107,7 +107,7 @@ impl Server {
         let (owned, index) = tokio::task::spawn_blocking(recovery).await?;
         let admission = Admission::new(config.limits.clone(), meter.clone());
         let hub = Hub::start(events, admission.clone(), &tasks);
-        let hooks = start_hooks(&config, applications.clone(), &store, &hub, &tasks).await?;
+        let hooks = start_hooks(&config, applications.clone(), (&store, &hub), meter.clone(), &tasks).await?;
         let running = Pipelines::default();
         let gate = gate(&config);
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
@@ -128,10 +128,15 @@ impl Server {
             &tasks,
         );
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
-        let play_tools = play::Tools { catalog: catalog.clone(), pipelines: running.clone(), relay: relay.clone() };
+        let play_tools = play::Tools {
+            catalog: catalog.clone(),
+            pipelines: running.clone(),
+            relay: relay.clone(),
+            meter: meter.clone(),
+        };
         let connections = Connections::default();
         let parts = (catalog.clone(), running.clone(), pulls.clone(), hooks.clone(), admission.clone());
-        let encoders = rtmp_tools(&config, parts, gate.clone(), &tasks);
+        let encoders = rtmp_tools(&config, parts, (gate.clone(), meter.clone()), &tasks);
         let pictures = Pictures::new(catalog.clone(), running.clone(), hub.clone());
         let console = Console {
             applications,
@@ -463,13 +468,13 @@ fn media_addresses(config: &Config) -> Vec<IpAddr> {
 async fn start_hooks(
     config: &Config,
     applications: Applications,
-    store: &Store,
-    hub: &Hub,
+    (store, hub): (&Store, &Hub),
+    meter: Meter,
     tasks: &TaskTracker,
 ) -> Result<Hooks> {
     let address = config.webrtc.ip.or_else(|| media_addresses(config).first().copied());
     let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Ok(Hooks::start(&config.hooks, applications, store, hub, address, tasks).await?)
+    Ok(Hooks::start(&config.hooks, applications, store, hub, address, meter, tasks).await?)
 }
 
 fn relay_config(config: &Config) -> RelayConfig {
@@ -494,7 +499,7 @@ fn publish_tools(config: &Config, catalog: Catalog, pipelines: Pipelines, hub: H
 fn rtmp_tools(
     config: &Config,
     (catalog, pipelines, pulls, hooks, admission): (Catalog, Pipelines, Pulls, Hooks, Admission),
-    gate: Gate,
+    (gate, meter): (Gate, Meter),
     tasks: &TaskTracker,
 ) -> rtmp::Tools {
     let settings = &config.rtmp;
@@ -524,6 +529,7 @@ fn rtmp_tools(
         handshake_timeout: settings.handshake_timeout,
         idle_timeout: settings.idle_timeout,
         places: admission.rtmp(settings.max_connections),
+        meter,
         admission,
     }
 }

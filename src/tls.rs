@@ -55,7 +55,7 @@ pub enum TlsError {
         what: &'static str,
     },
     /// The certificate and the key cannot be used, or do not belong together.
-    #[error("the certificate {certificate} and the key {key} cannot be used: {reason}")]
+    #[error("the certificate {certificate} and the key {key} cannot be used: {}", told(.reason))]
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
@@ -265,6 +265,14 @@ impl Watch {
     }
 }
 
+/// Why a certificate and a key cannot be used, in a sentence for the operator.
+fn told(reason: &RustlsError) -> String {
+    match reason {
+        RustlsError::InconsistentKeys(_) => "the key is not the one that the certificate was made for".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -290,7 +298,7 @@ mod tests {
             (Files { certificate: empty.clone(), ..good.clone() }, "no certificate"),
             (Files { key: empty.clone(), ..good.clone() }, "no private key"),
             (Files { key: "/nowhere".into(), ..good.clone() }, "cannot read /nowhere"),
-            (Files { key: other.key.clone(), ..good.clone() }, "cannot be used"),
+            (Files { key: other.key.clone(), ..good.clone() }, "the key is not the one that"),
             (Files { bundle: Some(empty.clone()), ..good.clone() }, "no certificate"),
         ] {
             let said = said(files);

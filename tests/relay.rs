@@ -33,6 +33,7 @@ fn a_late_viewer_starts_with_the_last_keyframe_and_in_sync() {
         drive(&mut [&mut client], 5 * S, |c| c[0].video.packets.len() > gop + 100 && c[0].audio.packets.len() > 150)
     );
     assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Flowing));
 
     let packets: Vec<_> = client.video.packets.values().collect();
     println!(
@@ -208,10 +209,12 @@ fn a_vanished_viewer_is_dropped_and_hurts_nobody() {
     assert_eq!(stream.snapshot().viewers, 2);
     drive(&mut [&mut stays], 4 * S, |_| false);
     assert_eq!(next_event(&mut viewer_gone, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer_gone, S), Some(ViewerEvent::Flowing));
     assert_eq!(next_event(&mut viewer_gone, S), Some(ViewerEvent::Ended(EndReason::Vanished)));
     assert_eq!(next_event(&mut viewer_gone, S), None);
     assert_eq!(next_event(&mut viewer_never, S), Some(ViewerEvent::Ended(EndReason::IceTimeout)));
     assert_eq!(next_event(&mut viewer_stays, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer_stays, S), Some(ViewerEvent::Flowing));
     assert_eq!(stream.snapshot().viewers, 1);
     assert_eq!(stays.video.missing(), 0);
     let arrivals: Vec<_> = stays.video.packets.values().map(|(at, _)| *at).collect();
@@ -232,6 +235,7 @@ fn a_slow_line_is_reported_and_hurts_nobody() {
     println!("slow {:?}", viewer_slow.snapshot());
     println!("fast estimate {:?}", viewer_fast.snapshot().estimate_bps);
     assert_eq!(next_event(&mut viewer_slow, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer_slow, S), Some(ViewerEvent::Flowing));
     let Some(ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps }) = next_event(&mut viewer_slow, S) else {
         panic!("the event comes");
     };
@@ -264,6 +268,7 @@ fn a_stream_that_ends_ends_its_viewers() {
     drop(stream);
     assert!(drive(&mut [&mut client], S, |c| c[0].closed), "the browser is told");
     assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Connected));
+    assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Flowing));
     assert_eq!(next_event(&mut viewer, S), Some(ViewerEvent::Ended(EndReason::StreamEnded)));
     assert_eq!(next_event(&mut viewer_waiting, S), Some(ViewerEvent::Ended(EndReason::StreamEnded)));
 }

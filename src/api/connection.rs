@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::Request;
-use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::hub::ConnectionView;
 

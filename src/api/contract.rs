@@ -9,8 +9,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use super::answer::Answer;
 use super::error::{ApiError, ErrorBody};
-use super::routes::Answer;
 use super::{connection, pipelines, pull, recorder, recordings, stream};
 use crate::hook;
 

@@ -13,7 +13,7 @@ use warp::Reply;
 use warp::http::{HeaderValue, header};
 
 use super::Api;
-use super::routes::Answer;
+use super::answer::Answer;
 use crate::event::{Event, epoch_ms};
 use crate::name::mask;
 

@@ -13,10 +13,10 @@ use warp::Reply;
 use warp::http::{HeaderValue, Method, StatusCode, header};
 
 use super::Api;
+use super::answer::{Answer, Response, empty};
 use super::error::ApiError;
 use super::range::{self, Wanted};
 use super::request::Request;
-use super::routes::{Answer, Response, empty};
 use super::version::{Version, insert};
 use crate::record::FileState;
 

@@ -8,10 +8,10 @@ use warp::Reply;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::answer::Answer;
 use super::error::ApiError;
 use super::metrics::{self, Snapshot};
 use super::request::Request;
-use super::routes::Answer;
 use crate::{media, record};
 
 /// Why the server takes no work.

@@ -1,8 +1,8 @@
 //! `/rest-api/hooks`: what became of the calls of hook servers, by application. weir's own.
 
 use super::Api;
+use super::answer::Answer;
 use super::error::ApiError;
-use super::routes::Answer;
 
 /// Counted since the start; an application that was never called is not in it.
 pub fn counts(api: &Api) -> Result<Answer, ApiError> {

@@ -2,6 +2,7 @@
 //! status.
 
 mod access;
+mod answer;
 mod connection;
 mod contract;
 pub mod error;

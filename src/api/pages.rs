@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use warp::http::{HeaderName, HeaderValue, StatusCode, header};
 
+use super::answer::{Answer, whole};
 use super::error::ApiError;
 use super::files::kind_of;
 use super::request::Request;
-use super::routes::{Answer, whole};
 use super::version::{Version, insert};
 
 /// What a page may load and talk to: itself, and WebSockets of any port and host, as a person may name another server

@@ -1,9 +1,9 @@
 //! `/rest-api/pipelines`: every running pipeline with its launch line, what is negotiated inside, and its graph.
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
-use super::routes::Answer;
 use crate::media::{PipelineDetails, PipelineView, graph};
 
 /// The calls of this family, for the contract.

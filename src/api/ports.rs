@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::Api;
+use super::answer::Answer;
 use super::error::ApiError;
-use super::routes::Answer;
 
 /// The ports in use by the names of their settings; empty until everything listens. A cheap handle.
 #[derive(Debug, Clone, Default)]

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
-use super::routes::Answer;
 use crate::event::epoch_ms;
 use crate::gate::bare_name;
 use crate::name::{StreamName, mask};

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::Request;
-use super::routes::Answer;
 use crate::config::Rotation;
 use crate::media::CutRule;
 use crate::name::MediaSessionId;

@@ -5,10 +5,10 @@ use std::io;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::files::plain;
-use super::routes::Answer;
 use crate::record::{FileState, RecordedFile, recorded_files};
 
 /// The calls of this family, for the contract.

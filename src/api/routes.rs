@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use serde::Serialize;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use warp::{Filter, Rejection, Reply};
+use warp::{Filter, Rejection};
 
 use super::access::CHALLENGE;
+use super::answer::{Answer, Response, empty, whole};
 use super::error::ApiError;
 use super::request::Request;
 use super::{
@@ -17,29 +17,6 @@ use super::{
     recordings, stat, stream,
 };
 use crate::pull::Family;
-
-pub use warp::reply::Response;
-
-/// What a call answers.
-pub enum Answer {
-    /// 200 and nothing: done.
-    Void,
-    /// 200 and JSON.
-    Json(Bytes),
-    /// 200 and something else.
-    Data(&'static str, Bytes),
-    /// A response as it is: a file, or a body that goes on.
-    Whole(Response),
-}
-
-impl Answer {
-    /// An answer in JSON.
-    pub fn json(value: &impl Serialize) -> Result<Self, ApiError> {
-        let text = serde_json::to_vec(value);
-        let text = text.map_err(|error| ApiError::ours(error.to_string()))?;
-        Ok(Self::Json(text.into()))
-    }
-}
 
 /// The families of REST's calls.
 const FAMILIES: [&str; 8] = ["pull", "rtsp", "stream", "connection", "pipelines", "recordings", "events", "ports"];
@@ -228,16 +205,6 @@ async fn collected<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>, api
         }
     }
     Ok(collected.freeze())
-}
-
-/// 200 and a body.
-pub fn whole(body: Bytes) -> Response {
-    warp::http::Response::new(body).into_response()
-}
-
-/// 200 and nothing.
-pub fn empty() -> Response {
-    whole(Bytes::new())
 }
 
 fn success(answer: Answer) -> Response {

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Api;
+use super::answer::Answer;
 use super::error::ApiError;
 use super::metrics::{self, Snapshot};
 use super::request::Request;
-use super::routes::Answer;
 
 type Group = (&'static str, Vec<(&'static str, u64)>);
 
@@ -48,6 +48,8 @@ fn text(groups: &[Group]) -> String {
 fn groups(now: &Snapshot, (first, last): (u16, u16)) -> Vec<Group> {
     let viewers = |engine: &str| now.viewers.get(engine).copied().unwrap_or(0);
     let (ports, busy) = (u64::from(last - first) + 1, now.publishers("WebRTC", "publish"));
+    // Publishers and the agents of other servers share one range.
+    let free = ports.saturating_sub(busy + now.wcs_agents);
     let streams: u64 = now.streams.values().sum();
     let process = &now.process;
     vec![
@@ -62,11 +64,11 @@ fn groups(now: &Snapshot, (first, last): (u16, u16)) -> Vec<Group> {
         (
             "port_stats",
             vec![
-                ("ports_media_free", ports.saturating_sub(busy)),
+                ("ports_media_free", free),
                 ("ports_media_busy", busy),
                 ("ports_media_quarantine", 0),
-                ("ports_wcs_agents_free", 0),
-                ("ports_wcs_agents_busy", 0),
+                ("ports_wcs_agents_free", free),
+                ("ports_wcs_agents_busy", now.wcs_agents),
                 ("ports_wcs_agents_quarantine", 0),
                 ("ports_rest_api_leased", 0),
                 ("ports_rest_api_available", 0),

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use warp::http::StatusCode;
 
 use super::Api;
+use super::answer::Answer;
 use super::contract::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
-use super::routes::Answer;
 use crate::hub::{Figures, Filter, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle};
 use crate::media::{Kind, Track};
 use crate::name::StreamName;

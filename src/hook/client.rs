@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::policy::{Object, Outcome, Unreachable};
 use super::{Application, Method};
 use crate::config;
+use crate::meter::Meter;
 use crate::trust::{self, Trust};
 
 /// The setting with more certificates to trust.
@@ -36,6 +37,7 @@ pub struct Client {
     timeout: Option<Duration>,
     retries: u32,
     key: Option<config::HookKey>,
+    meter: Meter,
 }
 
 impl Client {
@@ -43,7 +45,7 @@ impl Client {
     ///
     /// # Errors
     /// The file of certificates cannot be used: in a sentence for the operator.
-    pub fn new(settings: &config::Hooks) -> Result<Self, String> {
+    pub fn new(settings: &config::Hooks, meter: Meter) -> Result<Self, String> {
         if settings.sign && settings.key.is_empty() {
             tracing::warn!("hooks are not signed: rest_hook_send_hash is true, and rest_hook_secret_key is empty");
         }
@@ -65,6 +67,7 @@ impl Client {
             timeout: settings.timeout,
             retries: if settings.retry_enabled { settings.retries } else { 0 },
             key: Some(settings.key.clone()).filter(|key| settings.sign && !key.is_empty()),
+            meter,
         })
     }
 
@@ -87,19 +90,21 @@ impl Client {
                 sleep(AGAIN * failed).await;
             }
         };
-        self.in_time(tries).await
+        self.in_time(method, tries).await
     }
 
     /// Calls a method once.
     pub async fn once(&self, application: &Application, url: &str, method: Method, body: String) -> Outcome {
-        self.in_time(self.send(application, url, method, body)).await
+        self.in_time(method, self.send(application, url, method, body)).await
     }
 
-    async fn in_time(&self, call: impl Future<Output = Outcome>) -> Outcome {
+    async fn in_time(&self, method: Method, call: impl Future<Output = Outcome>) -> Outcome {
         let Some(limit) = self.timeout else { return call.await };
         timeout(limit, call).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", limit.as_secs_f32());
-            Outcome::Unreachable(Unreachable { reason, sent: true })
+            let outcome = Outcome::Unreachable(Unreachable { reason, sent: true });
+            self.meter.hooked(method.name(), outcome.word(), limit);
+            outcome
         })
     }
 
@@ -117,7 +122,9 @@ impl Client {
             Ok(response) => answered(response).await,
             Err(error) => Outcome::Unreachable(Unreachable { sent: !error.is_connect(), reason: told(&error) }),
         };
-        let ms = began.elapsed().as_millis() as u64;
+        let took = began.elapsed();
+        self.meter.hooked(method.name(), outcome.word(), took);
+        let ms = took.as_millis() as u64;
         tracing::debug!(app = %application.key, %method, ms, error = outcome.error(), "hook called");
         outcome
     }

@@ -32,6 +32,20 @@ pub struct Counts {
     pub beats_ended: u64,
 }
 
+impl Counts {
+    /// Adds another application's.
+    pub fn add(&mut self, other: &Self) {
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.waiting += other.waiting;
+        self.dropped += other.dropped;
+        self.beats += other.beats;
+        self.beat_lateness = self.beat_lateness.max(other.beat_lateness);
+        self.beats_missed += other.beats_missed;
+        self.beats_ended += other.beats_ended;
+    }
+}
+
 /// Counts and logs. A cheap handle.
 #[derive(Clone, Default)]
 pub struct Complaints(Arc<Mutex<Book>>);

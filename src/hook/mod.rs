@@ -43,6 +43,7 @@ pub use session::{Caller, Session};
 
 use crate::config;
 use crate::hub::Hub;
+use crate::meter::Meter;
 use crate::store::{Change, Store, StoreError};
 use client::Client;
 use complaint::Complaints;
@@ -106,9 +107,10 @@ impl Hooks {
         store: &Store,
         hub: &Hub,
         address: IpAddr,
+        meter: Meter,
         tasks: &TaskTracker,
     ) -> Result<Self, HookError> {
-        let client = Client::new(settings).map_err(HookError::Client)?;
+        let client = Client::new(settings, meter).map_err(HookError::Client)?;
         let (complaints, sessions) = (Complaints::default(), Sessions::default());
         let tools = delivery::Tools {
             applications: applications.clone(),

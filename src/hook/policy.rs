@@ -69,6 +69,18 @@ pub enum Outcome {
     Unreachable(Unreachable),
 }
 
+impl Outcome {
+    /// The word that it is counted under.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Answered(_) => "ok",
+            Self::Status(_) => "refused",
+            Self::Garbage(_) => "garbage",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
 /// Why no answer came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable {

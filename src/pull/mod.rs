@@ -366,6 +366,11 @@ impl Pulls {
 }
 
 impl Agent {
+    /// What it dials with.
+    pub fn scheme(&self) -> Scheme {
+        self.uri.scheme()
+    }
+
     /// The agent as it is.
     pub fn view(&self) -> AgentView {
         self.view.borrow().clone()

@@ -79,6 +79,7 @@ use crate::gate::Gate;
 use crate::hook::Hooks;
 use crate::hub::{Hub, StreamHandle};
 use crate::media::{Catalog, Pipelines};
+use crate::meter::Meter;
 use crate::name::StreamName;
 use connection::Connection;
 
@@ -123,6 +124,8 @@ pub struct Tools {
     pub places: Places,
     /// Who is refused.
     pub admission: Admission,
+    /// What is counted.
+    pub meter: Meter,
 }
 
 /// Serves one client until it leaves, breaks a limit, or `stop` asks for the end.

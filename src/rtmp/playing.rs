@@ -14,6 +14,7 @@ use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
 use crate::hub::{Figures, Phase, Player, StreamView, SubscribeError, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
+use crate::meter::Meter;
 use crate::name::{MediaSessionId, StreamName};
 
 /// Longest time a stream may take to its first media; one that is fetched from elsewhere has to be found first.
@@ -57,6 +58,9 @@ pub(super) struct Playing {
     dropped: Arc<AtomicU64>,
     /// Bytes given to the connection.
     sent: Arc<AtomicU64>,
+    /// Since when the player waits for its first frame.
+    asked: Option<Instant>,
+    meter: Meter,
     ended: bool,
     id: MediaSessionId,
     name: StreamName,
@@ -87,6 +91,7 @@ impl Playing {
         name: &str,
         connection: &str,
     ) -> Result<Self, Refusal> {
+        let asked = Some(Instant::now());
         let not_found = |reason: String| Refusal { code: "NetStream.Play.StreamNotFound", reason };
         let failed = |reason: String| Refusal { code: "NetStream.Play.Failed", reason };
         let name = StreamName::new(name).map_err(|error| not_found(error.to_string()))?;
@@ -142,6 +147,8 @@ impl Playing {
             lost: false,
             dropped,
             sent,
+            asked,
+            meter: tools.meter.clone(),
             ended: false,
             subscription,
             id,
@@ -189,8 +196,11 @@ impl Playing {
     }
 
     /// A frame is on its way to the player.
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(super) fn sent(&mut self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Relaxed);
+        if let Some(asked) = self.asked.take() {
+            self.meter.viewed(PROVIDER, asked.elapsed());
+        }
     }
 
     /// Some frames did not reach the player: it goes on with a keyframe.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +16,7 @@ use super::feed::Feed;
 use super::relay::{EndReason, JoinError, JoinOptions, Relay, Viewer, ViewerEvent, ViewerSnapshot};
 use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Kind, Pipelines};
+use crate::meter::Meter;
 use crate::name::{MediaSessionId, StreamName};
 
 /// How many viewers may wait for a feed.
@@ -32,6 +33,8 @@ pub struct Tools {
     pub pipelines: Pipelines,
     /// The packet relay.
     pub relay: Arc<Relay>,
+    /// What is counted.
+    pub meter: Meter,
 }
 
 /// A cheap handle on the feeds.
@@ -39,6 +42,7 @@ pub struct Tools {
 pub struct Plays {
     feeds: mpsc::Sender<Wanted>,
     relay: Arc<Relay>,
+    meter: Meter,
 }
 
 /// Why a stream cannot be given to viewers. The text is WCS's `info` where it has one.
@@ -65,9 +69,9 @@ impl Plays {
     /// Starts the feeds' task in `tasks`. It ends with the last handle.
     pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
         let (feeds, inbox) = mpsc::channel(QUEUE);
-        let relay = tools.relay.clone();
+        let (relay, meter) = (tools.relay.clone(), tools.meter.clone());
         tasks.spawn(Feeds { tools, feeds: HashMap::new(), tasks: tasks.clone() }.run(inbox));
-        Self { feeds, relay }
+        Self { feeds, relay, meter }
     }
 
     async fn feed(&self, stream: &StreamHandle, view: StreamView) -> Result<Arc<Feed>, PlayError> {
@@ -169,12 +173,13 @@ impl Viewing {
     pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
         let view = self.subscription.view();
         let late = never_came(&view.borrow());
+        let asked = Instant::now();
         let end = tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
             reason = self.subscription.terminated() => Some(End::Failed(reason.into())),
             info = ended(view) => Some(End::Failed(info)),
-            end = self.play(late, &news) => Some(end),
+            end = self.play((asked, late), &news) => Some(end),
         };
         let (failed, info) = match end {
             None => (false, stopped_by().to_owned()),
@@ -185,7 +190,7 @@ impl Viewing {
         news(PlayNews::Ended { failed, info });
     }
 
-    async fn play(&self, late: &str, news: &impl Fn(PlayNews)) -> End {
+    async fn play(&self, (asked, late): (Instant, &str), news: &impl Fn(PlayNews)) -> End {
         let Some(view) = self.live(news).await else { return End::Failed(late.into()) };
         let feed = match self.plays.feed(&self.stream, view.clone()).await {
             Ok(feed) => feed,
@@ -202,7 +207,7 @@ impl Viewing {
         };
         let counted = viewer.watch();
         self.subscription.set_figures(Figures::new(move || figures(&counted.borrow())));
-        self.watch(&mut viewer, &view, news).await
+        self.watch(&mut viewer, &view, asked, news).await
     }
 
     /// Waits for a stream that has media.
@@ -226,7 +231,7 @@ impl Viewing {
         timeout(SOURCE, flowing).await.ok()?
     }
 
-    async fn watch(&self, viewer: &mut Viewer, view: &StreamView, news: &impl Fn(PlayNews)) -> End {
+    async fn watch(&self, viewer: &mut Viewer, view: &StreamView, asked: Instant, news: &impl Fn(PlayNews)) -> End {
         while let Some(event) = viewer.event().await {
             match event {
                 ViewerEvent::Connected => {
@@ -236,6 +241,7 @@ impl Viewing {
                     let muted = (now.borrow().audio_muted, now.borrow().video_muted);
                     news(PlayNews::Playing { size: video.map(|track| (track.width, track.height)), muted });
                 }
+                ViewerEvent::Flowing => self.plays.meter.viewed("WebRTC", asked.elapsed()),
                 ViewerEvent::NotEnoughBandwidth { stream_bps, estimate_bps } => {
                     news(PlayNews::NotEnoughBandwidth { stream_bps, estimate_bps });
                 }

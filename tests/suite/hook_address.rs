@@ -40,9 +40,6 @@ fn a_hook_server_behind_tls_is_called_when_its_ca_is_trusted() {
     assert!(shown.contains("rest_hook_ca_file"), "{shown}");
 }
 
-/// What is wrong with a certificate.
-type Change<'a> = &'a dyn Fn(&mut CertificateParams);
-
 /// Each certificate that is refused is told as what is wrong with it, and nothing is sent.
 #[test]
 fn a_certificate_that_cannot_be_trusted_says_why() {
@@ -55,6 +52,7 @@ fn a_certificate_that_cannot_be_trusted_says_why() {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     };
     let hooks = HookServer::start();
+    type Change<'a> = &'a dyn Fn(&mut CertificateParams);
     let changes: [(Change<'_>, &str); 4] = [
         (&expired, "its certificate has expired"),
         (&early, "its certificate is not valid yet"),

@@ -16,6 +16,7 @@ mod film;
 mod gate;
 mod hook_address;
 mod hooks;
+mod host;
 mod hostile;
 mod leaks;
 mod limits;

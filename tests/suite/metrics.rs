@@ -1,11 +1,13 @@
 //! What an operator watches: `/metrics`, the dashboard made for it, WCS's page of statistics, readiness.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use crate::support;
-use crate::support::{Clip, Home, Process, Publisher, Signal, Weir, dead_port, wait, wait_until};
+use crate::support::{Clip, Home, HookServer, Process, Publisher, Reply, Signal, Weir, dead_port, wait, wait_until};
 use serde_json::{Value, json};
+use weir::hook::Method;
 
 /// The series of an exposition by name and labels as they are written; every line has to be of the format.
 fn series(text: &str) -> BTreeMap<String, f64> {
@@ -63,6 +65,7 @@ fn a_life_in_figures() {
         ("weir_recorders", 1.0),
         ("weir_streams_started_total", 1.0),
         ("weir_first_frame_seconds_count", 1.0),
+        ("weir_first_view_seconds_count{engine=\"Flash\"}", 1.0),
         ("weir_degraded_streams", 0.0),
         ("weir_dropped_total{engine=\"Flash\"}", 0.0),
     ] {
@@ -116,6 +119,44 @@ fn a_life_in_figures() {
     weir.terminate("gone");
 }
 
+/// Hook servers and the script that sees recordings: how long they take, and what comes of it.
+#[test]
+fn helpers_are_timed_and_counted() {
+    let home = Home::new();
+    let hooks = HookServer::start();
+    home.hooks("flashStreamingApp", &hooks, &[Method::Connect, Method::PublishStream, Method::StreamStatusEvent]);
+    hooks.answers_to("publishStream", Reply::Status(403));
+    let script = home.path().join("see.sh");
+    std::fs::write(&script, "#!/bin/sh\ncase $1 in good) ;; *) exit 3 ;; esac\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let setup = home.setup().set("record_flash_published_streams=true").set("record_min_free_space=0");
+    let mut weir = setup.set(&format!("on_record_hook_script={}", script.display())).start();
+    let told = |method: &str, outcome: &str| {
+        let series = format!("weir_hook_seconds_count{{method=\"{method}\",outcome=\"{outcome}\"}}");
+        metrics(&weir, "").get(&series).copied().unwrap_or(0.0)
+    };
+    assert!(!metrics(&weir, "").keys().any(|name| name.starts_with("weir_hook_seconds")));
+
+    // LOG is the default: what a hook server answers to a publisher changes nothing here, and is counted.
+    for (count, (name, ending)) in [("good", "ok"), ("bad", "failed")].into_iter().enumerate() {
+        let publisher = Publisher::start(Clip::LONG, &uri(&weir, name));
+        weir.wait_frames(name, 30);
+        publisher.leave();
+        home.wait_finished(count + 1);
+        let series = format!("weir_record_script_seconds_count{{result=\"{ending}\"}}");
+        wait_until("the script", || metrics(&weir, "").get(&series) == Some(&1.0));
+    }
+    assert_eq!((told("connect", "ok"), told("publishStream", "refused")), (2.0, 2.0));
+    wait_until("what is told", || told("StreamStatusEvent", "ok") >= 4.0);
+    wait_until("nothing to wait", || metrics(&weir, "")["weir_hook_waiting"] == 0.0);
+    // Each method and outcome has one histogram, whoever is called and for whatever stream.
+    let all = metrics(&weir, "");
+    assert!(!all.keys().any(|name| name.contains("good") || name.contains("flashStreamingApp")), "{all:#?}");
+    assert_eq!(all["weir_hook_dropped_total"], 0.0);
+    weir.announce("REST 403 Forbidden");
+    weir.announce("hook script failed");
+}
+
 #[test]
 fn calls_are_counted_under_words_of_ours() {
     let home = Home::new();
@@ -136,9 +177,15 @@ fn calls_are_counted_under_words_of_ours() {
 #[test]
 fn the_dashboard_draws_what_there_is() {
     let home = Home::new();
+    // Methods have series once they were called.
+    let hooks = HookServer::start();
+    home.hooks("flashStreamingApp", &hooks, &[Method::Connect]);
     let weir = home.start();
     weir.get("/rest-api/stream/find_all");
+    let publisher = Publisher::start(Clip::LONG, &uri(&weir, "a"));
+    weir.wait_frames("a", 1);
     let text = weir.get("/metrics?stream=a").body;
+    publisher.leave();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let there: BTreeMap<&str, &str> = types.map(|line| line.split_once(' ').unwrap()).collect();
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana/weir.json");
@@ -149,7 +196,7 @@ fn the_dashboard_draws_what_there_is() {
             let expression = target["expr"].as_str().unwrap();
             let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
-                let plain = word.trim_end_matches("_total").trim_end_matches("_bucket");
+                let plain = word.trim_end_matches("_total").trim_end_matches("_bucket").trim_end_matches("_count");
                 let known = there.get(plain).unwrap_or_else(|| panic!("{word} of {expression} in {there:#?}"));
                 assert_eq!(word.ends_with("_total"), *known == "counter", "{word}");
                 drawn += 1;

@@ -20,9 +20,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Api;
+use super::answer::Answer;
 use super::error::ApiError;
 use super::request::Request;
-use super::routes::Answer;
 use ledger::ENGINES;
 pub use ledger::Ledger;
 pub use process::Process;
@@ -57,6 +57,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         self.things(&mut encoder)?;
         self.totals(&mut encoder)?;
+        self.hooks(&mut encoder)?;
         self.streams(&mut encoder)?;
         self.process(&mut encoder)
     }
@@ -95,6 +96,20 @@ impl Snapshot {
         counter(to, "weir_sent_bytes", "Bytes sent to players", engines(self.totals.sent))?;
         let help = "Frames or packets that players lost here because they could not keep up";
         counter(to, "weir_dropped", help, engines(self.totals.dropped))
+    }
+
+    fn hooks(&self, to: &mut DescriptorEncoder) -> Result<(), Error> {
+        let hooks = &self.hooks;
+        gauge(to, "weir_hook_waiting", "Events that wait for their hook server", plain(hooks.waiting as f64))?;
+        for (name, help, value) in [
+            ("weir_hook_dropped", "Events for hook servers that were given up", hooks.dropped),
+            ("weir_hook_beats", "Keep-alive questions", hooks.beats),
+            ("weir_hook_beats_missed", "Keep-alive questions that were left out", hooks.beats_missed),
+            ("weir_hook_beats_ended", "Streams that a keep-alive has ended", hooks.beats_ended),
+        ] {
+            counter(to, name, help, plain(value as f64))?;
+        }
+        Ok(())
     }
 
     fn streams(&self, to: &mut DescriptorEncoder) -> Result<(), Error> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::super::Api;
 use super::Process;
 use super::ledger::{self, Totals};
+use crate::hook::Counts;
 use crate::hub::{Phase, Role, StreamHandle, StreamView};
 use crate::media::{self, Kind, TrackFigures};
-use crate::pull::{AgentStatus, Family};
+use crate::pull::{AgentStatus, Scheme};
 
 /// The figures of one moment.
 #[derive(Debug)]
@@ -20,12 +21,16 @@ pub struct Snapshot {
     pub viewers: BTreeMap<String, u64>,
     /// Pull agents by state.
     pub agents: BTreeMap<String, u64>,
+    /// Those of them that dial another weir or WCS.
+    pub wcs_agents: u64,
     /// Browsers' WebSockets.
     pub connections: u64,
     /// Recordings that are written.
     pub recorders: u64,
     /// Renditions that are made.
     pub transcodes: u64,
+    /// What hook servers were called for, of all applications together.
+    pub hooks: Counts,
     /// Pipelines by template.
     pub pipelines: BTreeMap<String, u64>,
     /// Streams with players that lost something just now.
@@ -64,9 +69,11 @@ impl Snapshot {
             streams: BTreeMap::new(),
             viewers: ledger::ENGINES.map(|engine| (engine.to_owned(), 0)).into(),
             agents: BTreeMap::new(),
+            wcs_agents: 0,
             connections: api.connections.list().len() as u64,
             recorders: 0,
             transcodes: 0,
+            hooks: Counts::default(),
             pipelines: BTreeMap::new(),
             degraded: api.ledger.degraded() as u64,
             totals: api.ledger.totals(&streams),
@@ -80,8 +87,11 @@ impl Snapshot {
                 snapshot.chosen.push(StreamFigures::of(handle, &view));
             }
         }
-        let agents = [Family::Rtmp, Family::Rtsp].into_iter().flat_map(|family| api.pulls.seen_by(family));
-        for agent in agents {
+        for counts in api.hooks.counts().values() {
+            snapshot.hooks.add(counts);
+        }
+        for agent in api.pulls.all() {
+            snapshot.wcs_agents += u64::from(agent.scheme() == Scheme::Wcs);
             *snapshot.agents.entry(state_of(agent.view().status).to_owned()).or_insert(0) += 1;
         }
         for pipeline in api.pipelines.list() {

@@ -53,6 +53,8 @@ pub(super) struct Session {
     connected: Option<Instant>,
     /// Set between the end of the handshake and the start of media.
     ready: bool,
+    /// A media packet was sent.
+    flows: bool,
     deadline: Instant,
     addresses: Vec<SocketAddr>,
     bandwidth: BandwidthWatch,
@@ -92,6 +94,7 @@ impl Session {
             heard: None,
             connected: None,
             ready: false,
+            flows: false,
             deadline: now,
             addresses: vec![],
             bandwidth: BandwidthWatch::new(bounds.bandwidth_event_interval),
@@ -296,7 +299,12 @@ impl Session {
         if self.outgoing.is_silent(packet.kind) {
             self.flush(now, sockets)?;
         }
-        if self.outgoing.live(&mut self.rtc, number, packet) { self.drain(now, sockets) } else { Ok(()) }
+        if !self.outgoing.live(&mut self.rtc, number, packet) {
+            return Ok(());
+        }
+        self.drain(now, sockets)?;
+        self.flowing();
+        Ok(())
     }
 
     /// Writes up to `budget` packets of the backlog, as its pace allows, and sends them. Returns how many.
@@ -315,8 +323,16 @@ impl Session {
         }
         if written > 0 {
             self.drain(now, sockets)?;
+            self.flowing();
         }
         Ok(written)
+    }
+
+    /// Says that media flows, once.
+    fn flowing(&mut self) {
+        if !std::mem::replace(&mut self.flows, true) {
+            self.emit(ViewerEvent::Flowing);
+        }
     }
 
     /// Checks the deadlines, a few times a second.

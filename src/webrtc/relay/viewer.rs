@@ -49,6 +49,8 @@ pub enum EndReason {
 pub enum ViewerEvent {
     /// ICE and DTLS are done; media flows from now on.
     Connected,
+    /// The first media packet has been sent to it.
+    Flowing,
     /// The estimate of the viewer's bandwidth has stayed under the stream's bitrate for several seconds. Sent at
     /// most once every [`RelayConfig::bandwidth_event_interval`](super::RelayConfig::bandwidth_event_interval).
     NotEnoughBandwidth {
