@@ -12,8 +12,9 @@ use super::index::{Entry, Index};
 use super::name::temporary;
 use crate::event::epoch_ms;
 
-/// How often it is looked.
+/// How often it is looked at least: more often where recordings are kept for less.
 const LOOK: Duration = Duration::from_secs(30);
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// What is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +40,7 @@ impl Retention {
         if self == Self::default() {
             return;
         }
-        let mut looks = interval(LOOK);
+        let mut looks = interval(self.max_age.map_or(LOOK, |age| age.clamp(SOONEST, LOOK)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
