@@ -188,6 +188,12 @@ fn a_pulled_source_whose_clock_jumps_is_played_and_recorded() {
         weir.pull(&nginx.uri(name), name, true);
         encoder.play_by(&Clip::B_FRAMES.file(), clock);
         weir.wait_frames(name, 150);
+        // Cut in the middle of what nginx sends at once, pictures and sound would not end together.
+        wait_until("what nginx has to come", || {
+            let came = weir.frames(name);
+            std::thread::sleep(Duration::from_millis(500));
+            came == weir.frames(name)
+        });
         weir.terminate(name);
         drop(encoder);
         let file = wait("the recording", support::SOON, || {
