@@ -414,9 +414,9 @@ fn reach(config: &Config) -> Reach {
 
 fn rtsp_trust(rtsp: &config::Rtsp) -> Result<RtspTrust> {
     if let Some(address) = rtsp.client_address {
-        bail!(
-            "rtsp_client_address={address}: weir cannot choose the address that cameras are dialled from; leave it empty, \
-             and let a route choose (ip route add NETWORK via GATEWAY src {address})"
+        tracing::warn!(
+            "rtsp_client_address={address} has no effect: the system's routes choose the address that cameras are dialled \
+             from (ip route add NETWORK via GATEWAY src {address})"
         );
     }
     if rtsp.insecure {
