@@ -86,10 +86,11 @@ pub struct Files {
 }
 
 impl Files {
-    /// Those in a folder, under WCS's names; `None` where it has no certificate.
+    /// Those in a folder, under WCS's names; `None` where it has neither certificate nor key: one without the other is a
+    /// mistake that is to be told.
     pub fn in_folder(folder: &Path) -> Option<Self> {
         let files = Self::named_in(folder);
-        files.certificate.exists().then_some(files)
+        (files.certificate.exists() || files.key.exists()).then_some(files)
     }
 
     /// Those that weir makes for itself in a folder, for browsers that ask for one of `names`. Makes them where they are
@@ -282,6 +283,15 @@ mod tests {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         Files::own(&folder, &[name.to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn half_of_a_pair_is_no_reason_for_a_pair_of_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Files::in_folder(folder.path()), None);
+        std::fs::write(folder.path().join(KEY), "a key").unwrap();
+        let error = Files::in_folder(folder.path()).unwrap().load(&aws_lc_rs::default_provider()).unwrap_err();
+        assert!(error.to_string().contains(CERTIFICATE), "{error}");
     }
 
     #[test]
