@@ -19,6 +19,8 @@ use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
 use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
 
+/// The last word on a media session.
+const LAST: [&str; 3] = ["UNPUBLISHED", "STOPPED", "FAILED"];
 /// The longest wish to publish or play, bytes: what a hook server is asked about is held meanwhile. An offer with every
 /// codec there is has some 10,000.
 const WISH: usize = 256 << 10;
@@ -48,6 +50,7 @@ impl Connection {
             connection: self.id.clone(),
             teller: Arc::new(Teller {
                 outbox: self.outbox.clone(),
+                over: session.over.clone(),
                 hook,
                 id: id.clone(),
                 asked: call.name.unwrap_or_default(),
@@ -144,7 +147,7 @@ impl Opening {
         if let Err(info) = begun {
             self.teller.status("FAILED", Some(&info), None);
         }
-        self.teller.hook.forget(&self.id);
+        self.teller.ended();
     }
 
     /// Asks the hook server; gives what it made of the browser's wish. `Ok(None)`: the browser did not wait.
@@ -250,6 +253,8 @@ impl Opening {
 /// Tells the browser and the hook server what becomes of a media session.
 struct Teller {
     outbox: Outbox,
+    /// Cancelled with the last status.
+    over: CancellationToken,
     hook: Arc<hook::Session>,
     id: MediaSessionId,
     /// The name the browser asked for. A hook may have put another in its place, which the browser need not know.
@@ -287,6 +292,9 @@ impl Teller {
         if let Some(stream) = self.stream.get().filter(|_| self.weir && !self.published) {
             told.insert("weirPath".into(), stream.look(|view| view.path()).into());
         }
+        if LAST.contains(&status) {
+            self.ended();
+        }
         self.outbox.text(message::stream_status(told));
         if self.hook.calls(Method::StreamStatusEvent) {
             let mut fields = self.shown();
@@ -294,6 +302,14 @@ impl Teller {
             fields.insert("info".into(), info.into());
             fields.extend(record_name.map(|name| ("recordName".to_owned(), name.into())));
             self.hook.tell(Method::StreamStatusEvent, fields);
+        }
+    }
+
+    /// The session is over: who hears of it may use its id again at once.
+    fn ended(&self) {
+        if !self.over.is_cancelled() {
+            self.hook.forget(&self.id);
+            self.over.cancel();
         }
     }
 
