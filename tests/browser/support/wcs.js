@@ -50,7 +50,11 @@ export async function fakeServer(browser, page, names = {}) {
     sockets.push(socket);
     const send = (message, ...data) => socket.send(JSON.stringify({ message, data }));
     const status = (asked, status, more) => send("notifyStreamStatusEvent", { ...asked, sdp: undefined, status, ...more });
-    socket.onMessage(async (text) => {
+    // A page that leaves with its test may still say something then.
+    socket.onMessage((text) => answered(text).catch((error) => {
+      if (!answerer.isClosed()) throw error;
+    }));
+    const answered = async (text) => {
       const { message, data } = JSON.parse(text);
       heard.push({ message, payload: data[0] });
       const asked = data[0];
@@ -73,7 +77,7 @@ export async function fakeServer(browser, page, names = {}) {
           return status(asked, asked.published ? "UNPUBLISHED" : "STOPPED", recorded.has(asked.mediaSessionId) ? { recordName: "film.mp4" } : {});
         default:
       }
-    });
+    };
   });
   return {
     heard,
