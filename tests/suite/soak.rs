@@ -15,7 +15,7 @@ use crate::support::{Clip, Home, Nginx, Publisher, Setup, Signal, Weir, wait_unt
 const SHORT: Duration = Duration::from_secs(8);
 /// Megabytes that a round may add, from the first third of the rounds to the last. GStreamer 1.22 itself takes 0.05 to
 /// 0.07 of them: mp4mux loses 4 KB with every fragment of a recording (`media/defects.rs`), a round records some sixteen.
-const GROWTH: f64 = 0.1;
+const GROWTH: f64 = 0.08;
 /// Megabytes by which what is measured once differs from what is measured a round later.
 const NOISE: f64 = 6.0;
 /// Rounds that warm up: caches, thread pools and tables have their sizes then.
