@@ -116,6 +116,7 @@ user=$(fact .Docker.Config.User)
 home=$(fact .Docker.Config.WorkingDir)
 mapfile -t command < <(fact 'range .Docker.Config.Entrypoint}}{{println .}}{{end}}{{range .Docker.Config.Cmd}}{{println .}}{{end' | grep .)
 mapfile -t health < <(fact 'range .Docker.Config.Healthcheck.Test}}{{println .}}{{end' | grep . | tail -n +2)
+mapfile -t environment < <(fact 'range .Docker.Config.Env}}{{println .}}{{end' | grep .)
 [[ ${command[*]} == "weir serve "* && ${health[*]} == "weir health "* ]] || die "runs '${command[*]}', checks '${health[*]}'"
 
 container=$(build from --pull-never weir)
@@ -154,7 +155,7 @@ ENTER
 say "running ${command[*]}"
 began=$(date +%s%N)
 unshare --mount --pid --net --ipc --uts --fork --kill-child=KILL bash "$folder/enter" "$root" "$home" \
-  "$folder/records" "$folder/data" "${command[@]}" 2>"$folder/weir.log" &
+  "$folder/records" "$folder/data" env "${environment[@]}" "${command[@]}" 2>"$folder/weir.log" &
 outer=$!
 
 failed() {
@@ -185,6 +186,9 @@ took=$((($(date +%s%N) - began) / 1000000))
 say "healthy after $took ms (load $(cut -d' ' -f1 /proc/loadavg))"
 ((took < 5000)) || failed "that is more than 5 s"
 
+for pair in "${environment[@]}"; do
+  tr '\0' '\n' <"/proc/$inside/environ" | grep -qFx -- "$pair" || failed "it has no $pair"
+done
 status() { awk -v key="$1:" '$1 == key {print $2}' "/proc/$inside/status"; }
 [[ $(status Uid) == 10001 && $(status Gid) == 10001 ]] || failed "it runs as $(status Uid):$(status Gid)"
 [[ $(status CapEff) =~ ^0+$ && $(status CapBnd) =~ ^0+$ && $(status NoNewPrivs) == 1 ]] || failed "it has privileges"
