@@ -201,6 +201,12 @@ export async function changeSound(from, to, audio) {
   return to;
 }
 
+/** Copies a clip with its pictures as they are, and a sound as it is. */
+export async function layUnder(from, to, sound) {
+  await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", from, "-i", sound, "-map", "0:v", "-map", "1:a", "-c", "copy", "-f", "flv", to]);
+  return to;
+}
+
 /** Copies an FLV file with other bodies of its tags: `change` gets a type (8 sound, 9 pictures), milliseconds and a body. */
 export async function changeClip(from, to, change) {
   const bytes = await readFile(from);
@@ -263,6 +269,26 @@ export async function offsetsOf(file) {
     const beep = beeps.find((beep) => Math.abs(beep - flash) < 0.45);
     return beep === undefined ? [] : [Math.round((beep - flash) * 1000)];
   });
+}
+
+/** The pitch of a file's beeps, Hz: how often they rise over nothing. */
+export async function pitchOf(file) {
+  const raw = ["-vn", "-ac", "1", "-ar", "48000", "-f", "f32le", "-"];
+  const { stdout } = await run("ffmpeg", ["-nostdin", "-v", "error", "-i", file, ...raw], { encoding: "buffer", maxBuffer: 1 << 28 });
+  const samples = new Float32Array(stdout.buffer.slice(stdout.byteOffset, stdout.byteOffset + (stdout.length & ~3)));
+  const pitches = [];
+  let [rises, low, began, last] = [0, false, 0, -4800];
+  samples.forEach((sample, at) => {
+    if (sample < -0.05) low = true;
+    if (low && sample > 0.05) {
+      if (at - last > 960) {
+        if (rises > 50) pitches.push((rises * 48000) / (last - began));
+        [rises, began] = [0, at];
+      } else rises += 1;
+      [low, last] = [false, at];
+    }
+  });
+  return pitches.sort((a, b) => a - b)[pitches.length >> 1];
 }
 
 /** Decodes a whole file and counts; an error anywhere in it is a failure. */
