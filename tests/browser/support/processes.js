@@ -152,13 +152,13 @@ rtmp {
  * A moving picture and a tone, H.264 without B-frames and AAC, as an encoder sends them to an RTMP server; 25 pictures a
  * second, a keyframe every `gop` of them.
  */
-export function startEncoder(uri, gop = 25) {
+export function startEncoder(uri, gop = 25, ...more) {
   const ffmpeg = start("ffmpeg", [
     "-nostdin", "-hide_banner", "-loglevel", "warning", "-re",
     "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25",
     "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
     "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${gop}`, "-sc_threshold", "0", "-b:v", "800k",
-    "-c:a", "aac", "-b:a", "96k", "-f", "flv", uri,
+    "-c:a", "aac", "-b:a", "96k", ...more, "-f", "flv", uri,
   ]);
   return { stop: () => ffmpeg.end(), log: ffmpeg.log };
 }
