@@ -7,8 +7,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Clip, Home, Media, Process, Publisher, SOON, Weir, decodes, probe, wait_until};
+use crate::support::{
+    Clip, Home, HookServer, Media, Process, Publisher, Reply, SOON, Weir, decodes, probe, wait_until,
+};
 use serde_json::json;
+use weir::hook::Method;
 
 fn weir(home: &Home) -> Weir {
     home.setup().set("stream_record_policy=streamName").set("record_flash_published_streams=true").start()
@@ -192,6 +195,14 @@ impl Obs {
         }
     }
 
+    /// The server neither closes nor says anything for that long.
+    fn is_let_be(&mut self, time: Duration) {
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let heard = self.socket.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(heard, Err(std::io::ErrorKind::WouldBlock));
+        self.socket.set_read_timeout(Some(SOON)).unwrap();
+    }
+
     fn is_answered(&mut self, transaction: f64) {
         self.hears(&[text("_result"), number(transaction)].concat());
     }
@@ -276,4 +287,21 @@ fn an_encoder_that_speaks_as_obs_publishes() {
     obs.leave("cam?token=1");
     wait_until("the stream to be gone", || weir.stream("cam").is_none());
     whole(Clip::AV, &home.wait_finished(1)[0]);
+}
+
+#[test]
+fn the_time_that_an_answer_takes_is_not_the_clients() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks("flashStreamingApp", &hooks, &[Method::PlayStream]);
+    let weir = home.setup().set("rtmp_idle_timeout=2s").start();
+    hooks.answers_to("playStream", Reply::Slow(Duration::from_secs(3)));
+    let mut client = Obs::connect(&weir);
+    client.call(0, "connect", 1.0, &[object(&[3], &[("app", text("live"))])]);
+    client.call(0, "createStream", 2.0, &[NULL.to_vec()]);
+    client.is_answered(2.0);
+    client.call(1, "play", 3.0, &[NULL.to_vec(), text("nothing")]);
+    client.hears(b"NetStream.Play.StreamNotFound");
+    client.is_let_be(Duration::from_secs(1));
+    client.call(1, "publish", 4.0, &[NULL.to_vec(), text("cam"), text("live")]);
+    client.hears(b"NetStream.Publish.Start");
 }
