@@ -106,6 +106,21 @@ fn one_track_is_recorded() {
     assert!(sound.video.is_empty() && (seconds - 9.0).abs() < 0.1, "{seconds}");
 }
 
+#[test]
+fn sound_that_ffmpeg_copies_from_adts_is_no_broken_one() {
+    let home = Home::new();
+    let weir = weir(&home);
+    let (adts, target) = (home.path().join("sound.aac"), weir.rtmp("cam"));
+    let source = Clip::AV.file();
+    quiet("ffmpeg", &format!("-v error -nostdin -i {} -vn -c copy {}", source.display(), adts.display())).ended(SOON);
+    let inputs = format!("-re -i {} -re -i {}", source.display(), adts.display());
+    let line = format!("-v error -nostdin {inputs} -map 0:v -map 1:a -c copy -f flv {target}");
+    let mut encoder = quiet("ffmpeg", &line);
+    wait_until("sound", || weir.stream("cam").is_some_and(|stream| stream["audioCodec"] == "mpeg4-generic/44100/2"));
+    assert!(encoder.ended(Duration::from_secs(30)).success());
+    whole(Clip::AV, &home.wait_finished(1)[0]);
+}
+
 fn text(text: &str) -> Vec<u8> {
     [&[2][..], &u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
 }
