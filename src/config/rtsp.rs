@@ -16,7 +16,7 @@ pub struct Rtsp {
     pub idle_timeout: Option<Duration>,
     /// Whether sources send their media in the RTSP connection, not as UDP (`rtsp_interleaved_mode`).
     pub interleaved: bool,
-    /// A PEM file of certificates that are trusted in place of the system's (`rtsp_ca_file`).
+    /// A PEM file of certificates that are trusted beside the system's (`rtsp_ca_file`).
     pub ca_file: Option<PathBuf>,
     /// Certificates are not looked at (`rtsp_insecure`).
     pub insecure: bool,

@@ -48,11 +48,26 @@ pub(super) fn listen(pipeline: &gst::Pipeline, events: UnboundedSender<BusEvent>
         // A receiver that is gone reads no more: its pipeline is being torn down.
         let _ = match message.view() {
             Eos(_) => events.send(BusEvent::Eos),
-            Error(error) => events.send(BusEvent::Error(failure(error))),
+            Error(error) => {
+                close_refused(error);
+                events.send(BusEvent::Error(failure(error)))
+            }
             _ => Ok(()),
         };
         gst::BusSyncReply::Drop
     });
+}
+
+/// Closes the connection of an rtmp2src that was refused, which the element (1.22 to 1.28) forgets: the GLib source that
+/// reads it holds it, and would for ever. The element posts its error from within that very source, so that it can be
+/// ended here; the element's loop is at its end then.
+fn close_refused(error: &gst::message::Error) {
+    let element = error.src().and_then(|source| source.downcast_ref::<gst::Element>());
+    if element.and_then(|element| element.factory()).is_some_and(|factory| factory.name() == "rtmp2src")
+        && let Some(reading) = gst::glib::main_current_source()
+    {
+        reading.destroy();
+    }
 }
 
 fn failure(error: &gst::message::Error) -> Failure {

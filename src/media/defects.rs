@@ -36,11 +36,7 @@ const KNOWN: [Defect; 16] = [
     defect("rtspsrc", "leak when it is closed after the server's end of file", &[(1, 26, 11), (1, 28, 1)]),
     defect("rtspsrc", "no keep-alive in interleaved mode", &[(1, 26, 7), (1, 28, 0)]),
     defect("rtmp2src", "endless retries, and no timeout after the handshake", &[(1, 28, 5)]),
-    defect(
-        "rtmp2src",
-        "its connection leaks (two descriptors) when play is refused, or a stop comes before its answer",
-        &[],
-    ),
+    defect("rtmp2src", "its connection leaks (two descriptors) when it is stopped before the server has answered", &[]),
     defect("core", "an event that a probe drops logs a critical", &[(1, 26, 0)]),
 ];
 

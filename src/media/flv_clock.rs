@@ -77,6 +77,33 @@ pub(super) fn correct(demux: &gst::Element) {
     });
 }
 
+/// Makes the time stamps of pictures that pass `pad` differ, by less than a millisecond.
+pub(super) fn tell_apart(pad: &gst::Pad) {
+    let state = std::sync::Mutex::new((None, 0));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut()
+            && let Some(decoded) = buffer.dts().or(buffer.pts())
+        {
+            let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (last, repeats) = &mut *state;
+            *repeats = if last.replace(decoded) == Some(decoded) { *repeats + 1 } else { 0 };
+            if *repeats > 0 {
+                let later = within_millisecond(*repeats);
+                let (pts, dts) = (buffer.pts().map(|pts| pts + later), buffer.dts().map(|dts| dts + later));
+                let buffer = buffer.make_mut();
+                buffer.set_pts(pts);
+                buffer.set_dts(dts);
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// A half, three quarters, seven eighths: there is always room for one more.
+fn within_millisecond(repeats: u32) -> gst::ClockTime {
+    gst::ClockTime::MSECOND - gst::ClockTime::MSECOND / (1 << repeats.min(19))
+}
+
 fn rewrite(buffer: &mut gst::Buffer, clock: &mut Clock) {
     let mut head = [0; FILE_HEAD + HEAD];
     let length = buffer.size().min(head.len());
@@ -109,6 +136,14 @@ mod tests {
             [true; 2]
         );
         assert_eq!(place(18, 7), None);
+    }
+
+    #[test]
+    fn pictures_of_one_millisecond_are_apart() {
+        let places: Vec<u64> = (1..=19).map(|repeats| within_millisecond(repeats).nseconds()).collect();
+        assert_eq!(places[..3], [500_000, 750_000, 875_000]);
+        assert!(places.is_sorted_by(|a, b| a < b) && places.iter().all(|place| *place < 1_000_000), "{places:?}");
+        assert_eq!(within_millisecond(500), within_millisecond(19));
     }
 
     #[test]

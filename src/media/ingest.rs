@@ -87,6 +87,9 @@ impl Ingest {
         let source: AppSrc = self.named(&bin, &format!("{}_feed", kind.label()))?;
         let sink: AppSink = self.named(&bin, &format!("{}_out", kind.label()))?;
         source.set_caps(Some(&caps(format)));
+        if let Some(pad) = source.static_pad("src").filter(|_| kind == Kind::Video) {
+            super::flv_clock::tell_apart(&pad);
+        }
         self.fanout.announce(kind);
         let events = self.events.clone();
         let fed = self.fanout.feed(kind, &sink, move |track| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use gio::TlsCertificateFlags;
+use gio::prelude::{TlsClientConnectionExt, TlsDatabaseExt};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,6 +20,9 @@ use super::source::SourceEvent;
 /// Requests until the description is there: OPTIONS and DESCRIBE, each once more with a password, and room. What asks
 /// more often goes round in circles.
 const REQUESTS: u32 = 10;
+
+/// What a certificate has to be for: the authentication of a server (RFC 5280, 4.2.1.12), as GIO names it.
+const SERVER: &str = "1.3.6.1.5.5.7.3.1";
 
 /// What is wrong with a certificate, for a person.
 const WRONGS: [(TlsCertificateFlags, &str); 6] = [
@@ -33,19 +37,41 @@ const WRONGS: [(TlsCertificateFlags, &str); 6] = [
 /// Whose certificates cameras may show. The default are those that the system trusts.
 #[derive(Debug, Clone, Default)]
 pub struct RtspTrust {
-    /// In place of the system's.
+    /// Beside the system's.
     ca_file: Option<PathBuf>,
     insecure: bool,
 }
 
 impl RtspTrust {
-    /// Trusts the certificates of a PEM file in place of the system's; or, `insecure`, whatever a camera shows.
+    /// Trusts the certificates of a PEM file beside the system's; or, `insecure`, whatever a camera shows.
     ///
     /// # Errors
     /// A sentence for the operator: the file cannot be used.
     pub fn new(ca_file: Option<PathBuf>, insecure: bool) -> Result<Self, String> {
         let trust = Self { ca_file, insecure };
         trust.anchors().map(|_| trust.clone())
+    }
+
+    /// Why a certificate that is wrong by the system's is not taken by the file either; `None` where it is.
+    fn judge(
+        &self,
+        shown: &gio::TlsCertificate,
+        host: Option<gio::SocketConnectable>,
+        wrongs: Option<TlsCertificateFlags>,
+    ) -> Option<String> {
+        let anchors = match self.anchors() {
+            Ok(Some(anchors)) => anchors,
+            Ok(None) => return Some(told(wrongs)),
+            Err(reason) => return Some(reason),
+        };
+        // Without its host's name a certificate would do for any.
+        let Some(host) = host else { return Some(told(wrongs)) };
+        let (nobody, flags) = (None::<&gio::TlsInteraction>, gio::TlsDatabaseVerifyFlags::NONE);
+        match anchors.verify_chain(shown, SERVER, Some(&host), nobody, flags, gio::Cancellable::NONE) {
+            Ok(wrongs) if wrongs.is_empty() => None,
+            Ok(wrongs) => Some(told(Some(wrongs))),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     /// Reads the file. What comes of it belongs to one thread, so it is read for each camera.
@@ -100,27 +126,27 @@ fn hold_back(demux: &gst::Element, described: Arc<AtomicBool>, events: Unbounded
 }
 
 fn check_certificates(demux: &gst::Element, trust: &RtspTrust, events: UnboundedSender<SourceEvent>) {
-    match trust.anchors() {
-        Ok(None) => {}
-        Ok(Some(anchors)) => demux.set_property("tls-database", &anchors),
-        // The receiver goes with the source.
-        Err(reason) => drop(events.send(failed(&reason))),
-    }
-    let insecure = trust.insecure;
-    // Asked about certificates that were found wrong, and only about those.
+    let trust = trust.clone();
+    // Asked about certificates that do not do by the system's, and only about those.
     demux.connect("accept-certificate", false, move |args| {
-        if !insecure {
-            let wrongs = args
-                .get(3)
-                .and_then(|flags| flags.get::<TlsCertificateFlags>().ok())
-                .unwrap_or_else(TlsCertificateFlags::empty);
-            let _ = events.send(failed(&format!("the camera's certificate is not accepted: {}", told(wrongs))));
+        let wrongs = args.get(3).and_then(|flags| flags.get::<TlsCertificateFlags>().ok());
+        let connection = args.get(1).and_then(|connection| connection.get::<gio::TlsClientConnection>().ok());
+        let shown = args.get(2).and_then(|shown| shown.get::<gio::TlsCertificate>().ok());
+        let refused = match (trust.insecure, shown) {
+            (true, _) => None,
+            (false, Some(shown)) => trust.judge(&shown, connection.and_then(|c| c.server_identity()), wrongs),
+            (false, None) => Some(told(wrongs)),
+        };
+        if let Some(reason) = &refused {
+            // The receiver goes with the source.
+            let _ = events.send(failed(&format!("the camera's certificate is not accepted: {reason}")));
         }
-        Some(insecure.to_value())
+        Some(refused.is_none().to_value())
     });
 }
 
-fn told(wrongs: TlsCertificateFlags) -> String {
+fn told(wrongs: Option<TlsCertificateFlags>) -> String {
+    let wrongs = wrongs.unwrap_or_else(TlsCertificateFlags::empty);
     let told: Vec<&str> = WRONGS.iter().filter(|(flag, _)| wrongs.contains(*flag)).map(|(_, text)| *text).collect();
     if told.is_empty() { "it is broken".into() } else { told.join(", ") }
 }
@@ -145,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told() {
         let both = TlsCertificateFlags::UNKNOWN_CA | TlsCertificateFlags::BAD_IDENTITY;
-        assert_eq!(told(both), "nobody who is trusted has signed it, it is for another host");
-        assert_eq!(told(TlsCertificateFlags::empty()), "it is broken");
+        assert_eq!(told(Some(both)), "nobody who is trusted has signed it, it is for another host");
+        assert_eq!(told(None), "it is broken");
     }
 }

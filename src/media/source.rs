@@ -82,13 +82,17 @@ impl Source {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
-        if demux.factory().is_some_and(|factory| factory.name() == "flvdemux") {
+        let flv = demux.factory().is_some_and(|factory| factory.name() == "flvdemux");
+        if flv {
             super::flv_clock::correct(&demux);
         }
         let (events, tracks) = unbounded_channel();
         let grafter = Grafter::new(&pipeline, fanout, accept, events.clone());
         demux.connect_pad_added(move |demux, pad| {
             place_latecomer(demux, pad);
+            if flv && pad.name() == "video" {
+                super::flv_clock::tell_apart(pad);
+            }
             grafter.graft(pad);
         });
         rtsp::guard(&demux, &trust, &events);

@@ -123,11 +123,14 @@ impl Clock {
         let handshaking = |phase| matches!(phase, Phase::Handshake | Phase::Connect);
         if phase != self.phase {
             if !(handshaking(self.phase) && handshaking(phase)) {
-                self.phase_since = Instant::now();
-                self.media = self.phase_since;
+                self.begin(Instant::now());
             }
             self.phase = phase;
         }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        (self.phase_since, self.media) = (now, now);
     }
 }
 
@@ -333,6 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn event(&mut self, event: Event, stop: &CancellationToken) -> Result<(), End> {
+        // The time that an answer takes is not the client's.
+        let decided = matches!(event, Event::Connect(_) | Event::Publish(_) | Event::Play(_));
         match event {
             Event::Connect(wanted) => self.connect(wanted, stop).await?,
             Event::Publish(wanted) => self.publish(wanted, stop).await?,
@@ -367,6 +372,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     publishing.audio(timestamp, &payload).await;
                 }
             }
+        }
+        if decided {
+            self.clock.begin(Instant::now());
         }
         Ok(())
     }

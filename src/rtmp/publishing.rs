@@ -145,6 +145,8 @@ impl Publishing {
     pub(super) async fn audio(&mut self, timestamp: u32, payload: &Bytes) {
         let Ok(tag) = AudioTag::parse(payload) else { return };
         match (tag.codec, tag.packet) {
+            // ffmpeg that copies ADTS has none to say yet, and says it with the first frame.
+            (AudioCodec::Aac, Packet::SequenceStart) if tag.data.is_empty() => {}
             (AudioCodec::Aac, Packet::SequenceStart) => self.configure(Format::Aac { config: tag.data }).await,
             (AudioCodec::Pcma, Packet::Frames) => {
                 self.configure(Format::Pcma { channels: tag.channels }).await;

@@ -119,6 +119,25 @@ it("plays what an encoder publishes over RTMP, at once", async () => {
   }
 });
 
+for (const [track, left] of [["pictures", "-an"], ["sound", "-vn"]]) {
+  it(`plays an RTMP encoder of ${track} alone`, async () => {
+    const name = fresh();
+    const published = startEncoder(weir.rtmp(name), 25, left);
+    try {
+      const viewer = await connected();
+      await until("the encoder publishes", async () => (await sessions({ name, status: "PUBLISHING" })).length);
+      await viewer.play(name);
+      await (track === "pictures" ? viewer.moves() : viewer.sounds());
+      const [stream] = await sessions({ name, published: true });
+      assert.deepEqual([stream.hasVideo, stream.hasAudio], [track === "pictures", track === "sound"]);
+      const { frames, energy } = await viewer.call("received");
+      assert.deepEqual([frames > 0, energy > 0], [track === "pictures", track === "sound"]);
+    } finally {
+      await published.stop();
+    }
+  });
+}
+
 it("gives RTMP players a browser's H.264 with its Opus as AAC, and refuses VP8", async () => {
   const [name, other] = [fresh(), fresh()];
   const [publisher, second] = [await connected(), await connected()];

@@ -1,5 +1,7 @@
 //! Browsers that come and go leave nothing: threads and descriptors end where they began, memory hardly grows.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
@@ -77,6 +79,53 @@ fn viewers_leave_nothing() {
     let before = used(&weir);
     round(&mut page, 50, 450);
     settled(&weir, before).unwrap();
+}
+
+/// A server that greets, and then says `answer` to whatever it is asked.
+fn refusing(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("rtmp://{}/live/a", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 3073];
+                socket.read_exact(&mut bytes[..1537])?;
+                socket.write_all(&bytes)?;
+                socket.read_exact(&mut bytes[..1536])?;
+                while socket.read(&mut bytes)? > 0 {
+                    socket.write_all(answer)?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    uri
+}
+
+#[test]
+fn pulls_that_are_refused_leave_nothing() {
+    const REJECTED: &[u8] = b"\x03\0\0\0\0\0\x36\x14\0\0\0\0\x02\0\x06_error\0\x3f\xf0\0\0\0\0\0\0\x05\x03\0\x04code\
+        \x02\0\x16NetConnection.Rejected\0\0\x09";
+    let (home, there) = (Home::new(), Home::new());
+    let other = there.start();
+    let setup = home.setup().set("pull_reconnect_initial=50").set("pull_reconnect_max=50");
+    let mut weir = setup.start();
+    weir.announce("pull has no source");
+    for (name, uri, said) in
+        [("absent", other.rtmp("nothing"), "stream not found"), ("rejected", refusing(REJECTED), "cmd returned")]
+    {
+        weir.pull(&uri, name, false);
+        let tries = || {
+            let of_this = |line: &&String| line.contains(said) && line.contains(name);
+            weir.log().iter().filter(of_this).count()
+        };
+        wait_until("a first few tries", || tries() > 5);
+        let before = used(&weir);
+        let tried = tries();
+        wait_until("many more", || tries() > tried + 30);
+        weir.terminate(name);
+        settled(&weir, before).unwrap();
+    }
 }
 
 pub fn publish(page: &mut Page, name: &str) {

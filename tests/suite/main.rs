@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod deadlines;
 mod docs;
+mod encoders;
 mod faults;
 mod film;
 mod gate;

@@ -67,6 +67,11 @@ impl Encoder {
 
     /// The same with times by a clock of its own.
     fn play_by(&mut self, file: &Path, clock: impl Fn(u32) -> u32) {
+        self.play_each_by(file, |_, time| clock(time));
+    }
+
+    /// The same with a clock for each kind of message.
+    fn play_each_by(&mut self, file: &Path, clock: impl Fn(u8, u32) -> u32) {
         let bytes = std::fs::read(file).unwrap();
         let (mut at, began) = (13, Instant::now());
         while at + 11 < bytes.len() {
@@ -75,7 +80,7 @@ impl Encoder {
             if bytes[at] != 18 {
                 let due = Duration::from_millis(u64::from(time) / 4);
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
-                assert!(self.send(bytes[at], clock(time), &bytes[at + 11..at + 11 + len]));
+                assert!(self.send(bytes[at], clock(bytes[at], time), &bytes[at + 11..at + 11 + len]));
             }
             at += 11 + len + 4;
         }
@@ -109,6 +114,36 @@ fn times_wrap_and_start_anywhere() {
     }
     for file in home.wait_finished(3) {
         whole(&file, 225);
+    }
+}
+
+/// As GStreamer's flvmux sends what is late.
+#[test]
+fn pictures_of_one_moment_are_all_recorded() {
+    let home = Home::new();
+    let (mut weir, nginx) = (weir(&home), Nginx::start());
+    weir.tolerate("pull has no source");
+    weir.tolerate("stream interrupted");
+    weir.pull(&nginx.uri("cam"), "pulled", true);
+    let mut encoders = [Encoder::publish(&weir, "published"), Encoder::publish_to(nginx.port(), "cam")];
+    let late = |kind, time| if kind == VIDEO { time / 120 * 120 } else { time };
+    std::thread::scope(|scope| {
+        for encoder in &mut encoders {
+            scope.spawn(|| encoder.play_each_by(&Clip::AV.file(), late));
+        }
+    });
+    // nginx lets a player begin with the next keyframe.
+    for (name, least) in [("published", 225), ("pulled", 150)] {
+        weir.wait_frames(name, least);
+    }
+    drop(encoders);
+    weir.terminate("pulled");
+    for file in home.wait_finished(2) {
+        decodes(&file);
+        let pictures = probe(&file).video;
+        println!("{}: {} pictures", file.display(), pictures.len());
+        assert!(pictures.len() >= 150 && pictures.len().is_multiple_of(25), "{}", pictures.len());
+        assert!(pictures.is_sorted_by(|a, b| a.dts <= b.dts));
     }
 }
 

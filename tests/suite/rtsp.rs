@@ -361,6 +361,12 @@ fn cameras_over_tls_are_believed_by_their_certificates() {
     let Certificate { ca, chain, key } = Certificate::make(home.path());
     let options = ["--auth", "basic", "admin", "pass", "--tls", chain.to_str().unwrap(), key.to_str().unwrap()];
     let camera = Camera::with(&options, &[camera::h264(), camera::aac()]);
+    // Another one is signed by somebody whom the system trusts.
+    let public = Certificate::make(home.path());
+    let options = ["--tls", public.chain.to_str().unwrap(), public.key.to_str().unwrap()];
+    let known = Camera::with(&options, &[camera::h264()]);
+    let known = known.uri_of("").replace("rtsp://", "rtsps://").replace("127.0.0.1", "localhost");
+    let trusting = format!("mount --bind {} /etc/ssl/certs/ca-certificates.crt && exec \"$@\"", public.ca.display());
     let secure = |host: &str| camera.uri_of("admin:pass@").replace("rtsp://", "rtsps://").replace("127.0.0.1", host);
     // Media stays in the connection, whatever the setting says.
     let mut believing = home
@@ -368,12 +374,15 @@ fn cameras_over_tls_are_believed_by_their_certificates() {
         .set(&format!("rtsp_ca_file={}", ca.display()))
         .set("rtsp_interleaved_mode=false")
         .set("stream_record_policy=streamName")
+        .through(&["unshare", "-Urm", "--", "sh", "-c", &trusting, "sh"])
         .start();
     believing.tolerate("pull has no source");
     startup(&believing, &secure("localhost"), "cam", true);
     startup(&believing, &camera::redirecting("302 Found", &secure("localhost")), "redirected", false);
     believing.wait_frames("cam", 60);
     believing.wait_frames("redirected", 10);
+    startup(&believing, &known, "known", false);
+    believing.wait_frames("known", 10);
     assert_eq!(believing.stream("cam").unwrap()["transport"], "TCP");
     startup(&believing, &secure("127.0.0.1"), "other", false);
     println!("{}", fails_with(&believing, "other", "it is for another host"));

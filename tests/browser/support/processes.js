@@ -152,13 +152,13 @@ rtmp {
  * A moving picture and a tone, H.264 without B-frames and AAC, as an encoder sends them to an RTMP server; 25 pictures a
  * second, a keyframe every `gop` of them.
  */
-export function startEncoder(uri, gop = 25) {
+export function startEncoder(uri, gop = 25, ...more) {
   const ffmpeg = start("ffmpeg", [
     "-nostdin", "-hide_banner", "-loglevel", "warning", "-re",
     "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25",
     "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
     "-c:v", "libx264", "-preset", "ultrafast", "-profile:v", "baseline", "-pix_fmt", "yuv420p", "-g", `${gop}`, "-sc_threshold", "0", "-b:v", "800k",
-    "-c:a", "aac", "-b:a", "96k", "-f", "flv", uri,
+    "-c:a", "aac", "-b:a", "96k", ...more, "-f", "flv", uri,
   ]);
   return { stop: () => ffmpeg.end(), log: ffmpeg.log };
 }
@@ -198,6 +198,12 @@ export async function inH265(clip) {
 export async function changeSound(from, to, audio) {
   const beeps = ["-f", "lavfi", "-i", `aevalsrc='${BEEP}':s=48000`];
   await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", from, ...beeps, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", ...audio, "-shortest", "-f", "flv", to]);
+  return to;
+}
+
+/** Copies a clip with its pictures as they are, and a sound as it is. */
+export async function layUnder(from, to, sound) {
+  await run("ffmpeg", ["-nostdin", "-v", "error", "-y", "-i", from, "-i", sound, "-map", "0:v", "-map", "1:a", "-c", "copy", "-f", "flv", to]);
   return to;
 }
 
@@ -263,6 +269,26 @@ export async function offsetsOf(file) {
     const beep = beeps.find((beep) => Math.abs(beep - flash) < 0.45);
     return beep === undefined ? [] : [Math.round((beep - flash) * 1000)];
   });
+}
+
+/** The pitch of a file's beeps, Hz: how often they rise over nothing. */
+export async function pitchOf(file) {
+  const raw = ["-vn", "-ac", "1", "-ar", "48000", "-f", "f32le", "-"];
+  const { stdout } = await run("ffmpeg", ["-nostdin", "-v", "error", "-i", file, ...raw], { encoding: "buffer", maxBuffer: 1 << 28 });
+  const samples = new Float32Array(stdout.buffer.slice(stdout.byteOffset, stdout.byteOffset + (stdout.length & ~3)));
+  const pitches = [];
+  let [rises, low, began, last] = [0, false, 0, -4800];
+  samples.forEach((sample, at) => {
+    if (sample < -0.05) low = true;
+    if (low && sample > 0.05) {
+      if (at - last > 960) {
+        if (rises > 50) pitches.push((rises * 48000) / (last - began));
+        [rises, began] = [0, at];
+      } else rises += 1;
+      [low, last] = [false, at];
+    }
+  });
+  return pitches.sort((a, b) => a - b)[pitches.length >> 1];
 }
 
 /** Decodes a whole file and counts; an error anywhere in it is a failure. */

@@ -29,6 +29,8 @@ function meter() {
   };
   onmessage = ({ data: [sound, pictures] }) => {
     let [loud, last, lag, before] = [false, 0, Infinity, 0];
+    // How often it has risen over nothing since it became loud, and when first and last.
+    let [rises, low, first, latest] = [0, false, 0, 0];
     frames(sound, (data, now) => {
       // Its own clock tells to a fraction of a millisecond when it was given out; ours, when this worker came to look.
       // Its zero is the page's for what was given out before this worker had the track, and then this worker's.
@@ -40,9 +42,17 @@ function meter() {
       samples.forEach((sample, number) => {
         const at = lag + data.timestamp / 1000 + (number * 1000) / data.sampleRate;
         if (Math.abs(sample) > 0.1) {
-          if (!loud) postMessage({ loud: (loud = true), at });
+          if (!loud) {
+            postMessage({ loud: (loud = true), at });
+            [rises, low] = [-1, false];
+          }
           last = at;
-        } else if (loud && at - last > 20) postMessage({ loud: (loud = false), at: last });
+        } else if (loud && at - last > 20) postMessage({ loud: (loud = false), at: last, pitch: (rises * 1000) / (latest - first) });
+        if (sample < -0.05) low = true;
+        if (low && sample > 0.05) {
+          [rises, low, latest] = [rises + 1, false, at];
+          if (rises === 0) first = at;
+        }
       });
     });
     let bright = true;
@@ -124,8 +134,8 @@ function helpers() {
     },
     seen: (key) => streams[key].seen,
     /**
-     * From now on notes when the sound of a stream becomes loud after it was silent and when silent again, and when its
-     * picture becomes bright: as the browser gives both to its outputs. What is noted behind them is later by what they
+     * From now on notes when the sound of a stream becomes loud after it was silent and when silent again with the pitch
+     * it had, Hz, and when its picture becomes bright: as the browser gives both to its outputs. What is noted behind them is later by what they
      * hold back, which grows on a busy machine: Web Audio alone adds 50 ms and more.
      */
     listen(key) {
@@ -138,8 +148,8 @@ function helpers() {
         window.peers.flatMap((peer) => peer.getReceivers()).find(({ track }) => track.id === id));
       const playing = async (receiver) =>
         [...(await receiver.getStats()).values()].find(({ type }) => type === "inbound-rtp")?.estimatedPlayoutTimestamp;
-      worker.onmessage = async ({ data: { flash, loud, at } }) => {
-        if (!flash) return one.heard.push({ loud, at });
+      worker.onmessage = async ({ data: { flash, loud, at, pitch } }) => {
+        if (!flash) return one.heard.push({ loud, at, pitch });
         const [heard, seen] = await Promise.all([ear, eye].map(playing));
         one.flashes.push({ at, known: heard && seen && seen - heard });
       };
