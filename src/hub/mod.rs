@@ -31,7 +31,8 @@ pub use phase::Phase;
 pub use shown::Shown;
 pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};
 pub use stream::{
-    STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
+    STOPPED_BY_DISCONNECT, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER,
+    TERMINATED_BY_KEEP_ALIVE,
 };
 
 pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};

@@ -25,8 +25,10 @@ pub const STOPPED_BY_REST: &str = "Stopped by rest /terminate";
 pub const TERMINATED_BY_KEEP_ALIVE: &str = "Terminated by keep-alive";
 /// What a session is told that has asked for its end. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_USER: &str = "Stopped by user";
-/// What a session is told that ends with the server.
-pub const STOPPED_BY_SHUTDOWN: &str = "Stopped by server shutdown";
+/// What a session is told that ends with the server. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_SHUTDOWN: &str = "Requested stream shutdown";
+/// What a session is told that ends with its browser's connection. Source: WebSDK `constants.js`.
+pub const STOPPED_BY_DISCONNECT: &str = "Stopped by session disconnect";
 /// What a subscriber is told when its publisher is gone. Source: WebSDK `constants.js`.
 pub const STOPPED_BY_PUBLISHER: &str = "Stopped by publisher stop";
 
@@ -90,6 +92,7 @@ pub enum SubscribeError {
 pub(super) enum Command {
     Step(Step, Option<Arc<[Track]>>, String),
     Record(Option<String>),
+    Recorded(MediaSessionId, String),
     Muted(Kind, bool),
     Upstream(Vec<String>),
     Rendition(String, bool),
@@ -184,6 +187,7 @@ pub(super) fn first_view(publisher: &Publisher) -> StreamView {
         tracks: Arc::from([]),
         record: publisher.record,
         record_name: None,
+        recorded: None,
         audio_muted: false,
         video_muted: false,
         renditions: Vec::new(),
@@ -215,6 +219,10 @@ impl Stream {
             match command {
                 Command::Step(step, tracks, note) => self.step(step, tracks, note),
                 Command::Record(name) => self.view.send_modify(|view| view.record_name = name),
+                Command::Recorded(of, file) if of == self.session => {
+                    self.view.send_modify(|view| view.recorded = Some(file));
+                }
+                Command::Recorded(..) => {}
                 Command::Muted(kind, muted) => self.view.send_modify(|view| match kind {
                     Kind::Audio => view.audio_muted = muted,
                     Kind::Video => view.video_muted = muted,
@@ -394,6 +402,11 @@ impl StreamHandle {
         }
         // Nobody listening is no failure.
         let _ = self.signals.send(StreamSignal { kind: kind.to_owned(), payload });
+    }
+
+    /// A recording of one of its publishers is over, and in this file.
+    pub fn recorded(&self, session: MediaSessionId, file: String) {
+        let _ = self.commands.send(Command::Recorded(session, file));
     }
 
     /// A transcode for its subscribers has begun, or has ended.

@@ -89,6 +89,8 @@ pub struct StreamView {
     pub record: Option<Recorded>,
     /// The file a recorder writes now.
     pub record_name: Option<String>,
+    /// The file of its last recording that is over.
+    pub recorded: Option<String>,
     /// Its publisher has switched the sound off.
     pub audio_muted: bool,
     /// Its publisher has switched the picture off.

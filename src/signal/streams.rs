@@ -11,13 +11,14 @@ use super::outbox::Outbox;
 use crate::gate::Action;
 use crate::hook::{self, Method, Object, Verdict};
 use crate::hub::{
-    Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, SubscribeError, Subscriber,
+    Player, PublishError, Publisher, Recorded, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, Shown, StreamHandle,
+    SubscribeError, Subscriber,
 };
 use crate::message::{self, Status, StreamCall};
 use crate::name::{MediaSessionId, StreamName};
-use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
 use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
+use crate::webrtc::{LastWord, SdpError};
 
 /// The last word on a media session.
 const LAST: [&str; 3] = ["UNPUBLISHED", "STOPPED", "FAILED"];
@@ -116,7 +117,7 @@ impl Connection {
             (Some(session), Some(hook)) => {
                 let method = if published { Method::UnPublishStream } else { Method::StopStream };
                 hook.tell(method, said);
-                session.stop(STOPPED_BY_USER);
+                session.stop(LastWord { failed: false, info: STOPPED_BY_USER });
             }
             // The browser waits for the last word all the same.
             _ => self.refuse(&call, published, "Stream not found"),
@@ -134,7 +135,7 @@ struct Opening {
     /// What the browser said.
     said: Object,
     stop: CancellationToken,
-    stopped_by: Arc<OnceLock<&'static str>>,
+    stopped_by: Arc<OnceLock<LastWord>>,
     _over: DropGuard,
 }
 
@@ -168,13 +169,19 @@ impl Opening {
         Ok(Some((name.ok_or("Stream not found")?, call)))
     }
 
-    fn reason(&self) -> &'static str {
-        self.stopped_by.get().copied().unwrap_or(STOPPED_BY_USER)
+    fn last_word(&self) -> LastWord {
+        self.stopped_by.get().copied().unwrap_or(LastWord { failed: false, info: STOPPED_BY_USER })
+    }
+
+    /// The browser did not wait for the media session to begin: `stopped` is the status of one that was stopped.
+    fn not_begun(&self, stopped: &str) {
+        let LastWord { failed, info } = self.last_word();
+        self.teller.status(if failed { "FAILED" } else { stopped }, Some(info), None);
     }
 
     async fn publish(&self) -> Result<(), Info> {
         let Some((name, call)) = self.ask(Method::PublishStream).await? else {
-            self.teller.status("UNPUBLISHED", Some(self.reason()), None);
+            self.not_begun("UNPUBLISHED");
             return Ok(());
         };
         let tools = self.signal.publish.clone();
@@ -194,7 +201,7 @@ impl Opening {
         let publication = self.signal.hub.publish(publisher).await.map_err(|error| match error {
             PublishError::NameTaken(_) => "Stream name is already in use".into(),
             PublishError::Refused(refused) => refused.to_string(),
-            PublishError::Closing => "Requested stream shutdown".into(),
+            PublishError::Closing => STOPPED_BY_SHUTDOWN.into(),
         })?;
         if let Some(path) = call.weir_path.as_ref().and_then(message::client::path) {
             publication.comes_from(path);
@@ -203,13 +210,13 @@ impl Opening {
             self.teller.follow(stream);
         }
         let news = |news| self.teller.publisher(news);
-        publish::run(tools, publication, offer, self.stop.clone(), || self.reason(), news).await;
+        publish::run(tools, publication, offer, self.stop.clone(), || self.last_word(), news).await;
         Ok(())
     }
 
     async fn play(&self) -> Result<(), Info> {
         let Some((name, call)) = self.ask(Method::PlayStream).await? else {
-            self.teller.status("STOPPED", Some(self.reason()), None);
+            self.not_begun("STOPPED");
             return Ok(());
         };
         if call.wants_transcoding() {
@@ -237,7 +244,7 @@ impl Opening {
             server: self.teller.weir,
             stop: self.stop.clone(),
         };
-        let playing = viewing.run(|| self.reason(), |news| self.teller.player(news));
+        let playing = viewing.run(|| self.last_word(), |news| self.teller.player(news));
         tokio::pin!(playing);
         loop {
             // The publisher's own events go on to this player.
