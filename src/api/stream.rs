@@ -11,7 +11,7 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
 use crate::hub::{Figures, Filter, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle};

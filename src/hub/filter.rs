@@ -1,7 +1,7 @@
 //! Which media sessions somebody means: REST's `find` and `terminate`, and the command line's. Pure.
 //! Source: wcs.md 1.10.
 
-use super::stream::StreamHandle;
+use super::handle::StreamHandle;
 use super::view::{Role, SessionView, StreamView};
 use super::{Hub, Streams};
 use crate::name::MediaSessionId;
@@ -76,8 +76,8 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::stream::first_view;
     use crate::hub::view::Publisher;
+    use crate::hub::view::first_view;
     use crate::name::StreamName;
 
     /// A pull of a camera behind a password, and one player of it.

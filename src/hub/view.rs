@@ -144,3 +144,54 @@ pub struct Player {
     /// `UDP` or `TCP`.
     pub transport: &'static str,
 }
+
+/// A publisher as it begins.
+pub(super) fn publisher_view(publisher: &Publisher) -> SessionView {
+    SessionView {
+        id: publisher.session.clone(),
+        role: Role::Publisher,
+        status: Phase::Waiting.publisher_status(),
+        app_key: publisher.app_key.clone(),
+        connection: publisher.connection.clone(),
+        provider: publisher.provider,
+        media_type: publisher.media_type,
+        transport: publisher.transport,
+        since: SystemTime::now(),
+        figures: None,
+    }
+}
+
+/// A player as it begins.
+pub(super) fn player_view(player: Player) -> SessionView {
+    SessionView {
+        id: player.session,
+        role: Role::Player,
+        status: "PENDING",
+        app_key: player.app_key,
+        connection: player.connection,
+        provider: player.provider,
+        media_type: "play",
+        transport: player.transport,
+        since: SystemTime::now(),
+        figures: None,
+    }
+}
+
+/// A stream as its publisher begins.
+pub(super) fn first_view(publisher: &Publisher) -> StreamView {
+    let session = publisher_view(publisher);
+    StreamView {
+        name: publisher.name.clone(),
+        phase: Phase::Waiting,
+        tracks: Arc::from([]),
+        record: publisher.record,
+        record_name: None,
+        recorded: None,
+        audio_muted: false,
+        video_muted: false,
+        renditions: Vec::new(),
+        upstream: Arc::from([]),
+        sessions: vec![session],
+        farewell: None,
+    }
+}
