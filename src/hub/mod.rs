@@ -38,7 +38,7 @@ pub use info::{
 };
 pub use phase::Phase;
 pub use publication::Publication;
-pub use shown::Shown;
+pub use shown::{Shown, is_last_word};
 pub use subscription::{SubscribeError, Subscription};
 pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 

@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::doubt::{self, Doubt};
 use super::info::STOPPED_BY_PUBLISHER;
-use super::phase::Step;
+use super::phase::{Phase, Step};
 use super::stream::Command;
 use super::termination::Termination;
 use super::view::{Publisher, StreamView};
@@ -59,6 +59,13 @@ impl Publication {
         self.fanout.settle();
         let note = tracks.iter().map(describe).collect::<Vec<_>>().join(", ");
         self.send(Command::Step(Step::Flows, Some(tracks.into()), note));
+    }
+
+    /// The same, and waits until everybody sees it.
+    pub async fn seen_live(&self, tracks: Vec<Track>) {
+        self.live(tracks);
+        // An error is the stream's end.
+        let _ = self.view.clone().wait_for(|view| view.phase == Phase::Live).await;
     }
 
     /// The source is lost; the stream waits for it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -205,8 +206,7 @@ impl Stream {
             published: session.role == Role::Publisher,
             connection: session.connection.clone(),
             app_key: session.app_key.clone(),
-            // Numbers and texts cannot fail to be JSON.
-            shown: serde_json::to_value(shown).unwrap_or_default().into(),
+            shown: Value::Object(shown.fields()).into(),
         });
     }
 

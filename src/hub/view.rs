@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::figures::Figures;
 use super::phase::Phase;
+use super::shown::Shown;
 use crate::media::Track;
 use crate::name::{MediaSessionId, StreamName};
 
@@ -106,6 +107,12 @@ pub struct StreamView {
 }
 
 impl StreamView {
+    /// One of its sessions as WCS shows it.
+    pub fn shown(&self, id: &MediaSessionId) -> Option<Shown> {
+        let session = self.sessions.iter().find(|session| session.id == *id)?;
+        Some(Shown::of(self, session))
+    }
+
     /// The publisher's session.
     pub fn publisher(&self) -> Option<&SessionView> {
         self.sessions.iter().find(|session| session.role == Role::Publisher)

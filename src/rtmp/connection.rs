@@ -171,10 +171,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
             false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
         }
-        self.role = Role::Nobody;
+        self.leave_play().await;
         self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
         // TLS says good-bye. Who does not read it has left already.
         let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
+    }
+
+    /// Ends playing, where it plays.
+    async fn leave_play(&mut self) {
+        if let Role::Playing(playing) = std::mem::replace(&mut self.role, Role::Nobody) {
+            playing.leave().await;
+        }
     }
 
     async fn unpublish(&mut self, info: &str, leaving: Leaving) {
@@ -301,11 +308,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             News::Playing(PlayNews::Ready) => self.play_out(),
             News::Playing(PlayNews::Over) => {
                 self.session.finish_play();
-                self.role = Role::Nobody;
+                self.leave_play().await;
             }
             News::Playing(PlayNews::Terminated) => {
                 self.session.finish_play();
-                self.role = Role::Nobody;
+                self.leave_play().await;
                 self.clock.written = Instant::now();
                 self.leaving = true;
             }
@@ -343,7 +350,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Event::StopPlay => {
                 self.stopped();
-                self.role = Role::Nobody;
+                self.leave_play().await;
             }
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {
@@ -441,10 +448,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The client has ended what it did: its hook server is told.
     fn stopped(&self) {
-        match &self.role {
-            Role::Nobody => {}
-            Role::Publishing(publishing) => self.asking.stopped(true, &publishing.session(), publishing.name()),
-            Role::Playing(playing) => self.asking.stopped(false, playing.session(), playing.name()),
+        let shown = match &self.role {
+            Role::Nobody => None,
+            Role::Publishing(publishing) => publishing.shown(),
+            Role::Playing(playing) => playing.shown(),
+        };
+        if let Some(shown) = shown {
+            self.asking.stopped(shown);
         }
     }
 }

@@ -27,6 +27,7 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::outbox::{Outbox, write};
+use super::streams::Teller;
 use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
 use crate::gate::{self, Action, Credentials};
@@ -150,6 +151,7 @@ async fn run_errands(mut jobs: mpsc::Receiver<Errand>, over: CancellationToken) 
 
 /// A media session as its connection knows it.
 pub(super) struct MediaSession {
+    pub(super) teller: Arc<Teller>,
     pub(super) stop: CancellationToken,
     /// What is said of its end, set before `stop`.
     pub(super) stopped_by: Arc<OnceLock<LastWord>>,

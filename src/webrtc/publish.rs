@@ -189,7 +189,7 @@ async fn feed(
     if peer.certificate_sha256().await.as_ref() != Some(&offer.fingerprint) {
         return End::Failed("Failed by DTLS fingerprint error");
     }
-    publication.live(tracks.clone());
+    publication.seen_live(tracks.clone()).await;
     news(PublishNews::Publishing);
     follow(tools, publication, peer, tracks).await
 }

@@ -81,6 +81,10 @@ it("fails what a hook refuses, and gives a stream the name that a hook gives it"
   await until("there is a picture", () => viewer.call("picture", "in"));
   assert.equal((await weir.rest("stream/find", { name: "hidden-cam" })).length, 2);
   assert.equal(await weir.rest("stream/find", { name: "cam" }), null);
+  const [sent] = hooks.of("StreamStatusEvent", (body) => body.status === "PUBLISHING" && body.name === "hidden-cam");
+  assert.deepEqual([sent.hasVideo, sent.hasAudio, sent.audioCodec, sent.mediaType], [true, true, "opus", "publish"]);
+  assert.match(sent.videoCodec, /^(H264|VP8)$/);
+  assert.ok(sent.width > 0 && sent.height > 0, JSON.stringify(sent));
   await viewer.call("stop", "in");
   await viewer.becomes("in", "STOPPED");
   await publisher.call("stop", "out");
