@@ -5,11 +5,13 @@
 //! the browsers' SDK reads none later. [`offering`] is the other way round: we dial and offer.
 
 mod clock;
+mod handshake;
 mod identity;
 mod jitter;
 mod offering;
 mod sending;
 
+pub use handshake::{HANDSHAKE_REPEATS, MAX_REPEATED, is_handshake};
 pub use offering::Agreed;
 pub use sending::Sending;
 
@@ -223,7 +225,10 @@ fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {
     });
     // When the page closes its connection, DTLS says so before ICE notices.
     let Some(bin) = bin.downcast_ref::<gst::Bin>() else { return };
-    bin.connect_deep_element_added(|_, _, element| jitter::tune(element));
+    bin.connect_deep_element_added(|_, _, element| {
+        jitter::tune(element);
+        handshake::repeat(element);
+    });
 }
 
 fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {
