@@ -147,6 +147,11 @@ impl Console {
         }
     }
 
+    /// Who has logged in, as they are now; `None` for a user who is removed since.
+    pub fn as_now(&self, who: &Who) -> Option<Who> {
+        self.users.find(&who.name).map(|user| Who { role: user.role, ..who.clone() })
+    }
+
     /// Goes on with a command once its question is answered.
     pub async fn answer(&self, who: &Who, question: Question, answer: &str) -> Reply {
         let mut call = question.call;

@@ -5,11 +5,15 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, Wish};
 use crate::gate::Action;
+use crate::hook::application::ROOM_APP;
 use crate::hook::{Method, Object, Verdict};
 use crate::hub::{Phase, StreamHandle};
 use crate::message::{self, DataCall, Incoming, StreamEventCall};
 use crate::name::StreamName;
 use crate::picture::PictureError;
+
+/// What who wants to enter a room is told.
+const NO_ROOMS: &str = "there are no rooms on this server";
 
 impl Connection {
     pub(super) fn available(&self, wish: &Wish) -> Result<(), String> {
@@ -93,10 +97,16 @@ impl Connection {
             self.outbox.text(message::data_status(&operation, "FAILED", Some("Session not ready")));
             return Ok(());
         };
+        let asked = [Method::SendData, Method::OnDataEvent];
+        // The SDK's room has nothing else that says so, and would wait for its others for ever.
+        if hook.app_key() == ROOM_APP && !asked.iter().any(|method| hook.calls(*method)) {
+            self.outbox.text(message::data_status(&operation, "FAILED", Some(NO_ROOMS)));
+            return Ok(());
+        }
         let outbox = self.outbox.clone();
         self.errand(async move {
             let mut refused = None;
-            for method in [Method::SendData, Method::OnDataEvent] {
+            for method in asked {
                 if let Verdict::Refused(info) = hook.ask(method, said.clone()).await {
                     refused = Some(info);
                     break;

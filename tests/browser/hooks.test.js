@@ -130,3 +130,15 @@ it("passes data on, and tells the page whether it was taken", async () => {
   assert.deepEqual(hooks.of("OnDataEvent")[0].payload, { hello: 1 });
   assert.equal((await one.call("sendData", { bad: 1 })).status, "FAILED");
 });
+
+it("tells the SDK's room API that there are no rooms", async () => {
+  const { page: room } = await page();
+  await room.addScriptTag({ url: `${sdk.url}/node_modules/@flashphoner/websdk/flashphoner-room-api-webrtc-only.js` });
+  const info = await room.evaluate((urlServer) => new Promise((resolve, reject) => {
+    RoomApi.sdk.init();
+    const session = RoomApi.connect({ urlServer, username: "alice" });
+    session.on("FAILED", () => reject(new Error("no session")));
+    session.on("ESTABLISHED", () => session.join({ name: "room" }).on("FAILED", (_, why) => resolve(why)));
+  }), weir.ws);
+  assert.equal(info, "there are no rooms on this server");
+});
