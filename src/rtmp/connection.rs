@@ -18,7 +18,7 @@ use super::playing::{PlayNews, Playing};
 use super::publishing::{PublishNews, Publishing, SIGN_OF_LIFE, make_way};
 use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
 use crate::gate::{Action, Credentials};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -168,27 +168,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
         }
         match stop.is_cancelled() {
-            true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
-            false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
+            true => self.leave(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
+            false => self.leave(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
         }
-        self.leave_play().await;
         self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
         // TLS says good-bye. Who does not read it has left already.
         let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
-    /// Ends playing, where it plays.
-    async fn leave_play(&mut self) {
-        if let Role::Playing(playing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            playing.leave().await;
-        }
-    }
-
-    async fn unpublish(&mut self, info: &str, leaving: Leaving) {
-        if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            let waits = leaving != Leaving::ForGood;
-            let failed = leaving == Leaving::Failed;
-            publishing.leave(info, failed, waits.then_some(&self.tools)).await;
+    /// Ends what it does; `info` and `leaving` are for what it publishes. Returns once everybody sees the end of what it
+    /// plays: what is told of the connection after it comes after that.
+    async fn leave(&mut self, info: &str, leaving: Leaving) {
+        match std::mem::replace(&mut self.role, Role::Nobody) {
+            Role::Nobody => {}
+            Role::Playing(playing) => playing.leave().await,
+            Role::Publishing(publishing) => {
+                let waits = leaving != Leaving::ForGood;
+                let failed = leaving == Leaving::Failed;
+                publishing.leave(info, failed, waits.then_some(&self.tools)).await;
+            }
         }
     }
 
@@ -293,12 +291,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn news(&mut self, news: News) {
         match news {
             News::Publishing(PublishNews::Terminated(reason)) => {
-                self.unpublish(reason, Leaving::ForGood).await;
+                self.leave(reason, Leaving::ForGood).await;
                 self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(PublishNews::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason, Leaving::Failed).await;
+                self.leave(&reason, Leaving::Failed).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Publishing(PublishNews::Doubted) => {
@@ -308,11 +306,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             News::Playing(PlayNews::Ready) => self.play_out(),
             News::Playing(PlayNews::Over) => {
                 self.session.finish_play();
-                self.leave_play().await;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
             }
             News::Playing(PlayNews::Terminated) => {
                 self.session.finish_play();
-                self.leave_play().await;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
                 self.clock.written = Instant::now();
                 self.leaving = true;
             }
@@ -346,11 +344,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Play(wanted) => self.play(wanted, stop).await?,
             Event::Unpublish => {
                 self.stopped();
-                self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
+                self.leave(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
             }
             Event::StopPlay => {
                 self.stopped();
-                self.leave_play().await;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
             }
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {

@@ -159,7 +159,7 @@ impl Playing {
         self.view.borrow().shown(&self.id)
     }
 
-    /// Leaves the stream. Returns once everybody sees it: what is told of the connection after it comes after that.
+    /// Leaves the stream. Returns once everybody sees it.
     pub(super) async fn leave(self) {
         let (mut view, id) = (self.view.clone(), self.id.clone());
         drop(self);

@@ -7,7 +7,7 @@ use super::connection::{Connection, Wish};
 use crate::gate::Action;
 use crate::hook::application::ROOM_APP;
 use crate::hook::{Method, Object, Verdict};
-use crate::hub::{Phase, StreamHandle};
+use crate::hub::{Phase, Shown, StreamHandle};
 use crate::message::{self, DataCall, Incoming, StreamEventCall};
 use crate::name::StreamName;
 use crate::picture::PictureError;
@@ -54,23 +54,34 @@ impl Connection {
         }
         let session = call.media_session_id.clone().unwrap_or_default();
         self.errand(async move {
-            let mut wanted = said.clone();
-            match hook.ask(Method::Snapshot, said).await {
-                Verdict::Refused(info) => return outbox.text(failed(info)),
-                Verdict::Go(replaced) => wanted.extend(replaced),
-            }
-            let name = wanted.get("name").and_then(Value::as_str).and_then(|name| StreamName::new(name).ok());
-            let taken = match name {
-                Some(name) => pictures.take(&name).await,
-                None => Err(PictureError::NotFound),
+            let mut shown = Shown::wanted(false);
+            shown.extend(said.clone());
+            let taken = match hook.ask(Method::Snapshot, said).await {
+                Verdict::Refused(info) => Err(info),
+                Verdict::Go(replaced) => {
+                    shown.extend(replaced);
+                    let name = shown.get("name").and_then(Value::as_str).and_then(|name| StreamName::new(name).ok());
+                    let taken = match name {
+                        Some(name) => pictures.take(&name).await,
+                        None => Err(PictureError::NotFound),
+                    };
+                    taken.map_err(|error| error.to_string())
+                }
+            };
+            // The picture itself is too much for what waits for a hook server; REST has it.
+            let (status, info) = match &taken {
+                Ok(_) => ("SNAPSHOT_COMPLETE", None),
+                Err(info) => ("FAILED", Some(info.clone())),
             };
             outbox.text(match taken {
                 Ok(png) => {
                     let payload = json!({"snapshot": BASE64.encode(&png)});
                     message::stream_event(&session, "snapshotCompleted", &payload)
                 }
-                Err(error) => failed(error.to_string()),
+                Err(info) => failed(info),
             });
+            shown.extend([("status".to_owned(), status.into()), ("info".to_owned(), info.into())]);
+            hook.tell(Method::StreamStatusEvent, shown);
         })
     }
 

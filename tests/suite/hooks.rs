@@ -254,6 +254,26 @@ fn an_error_counts_where_connect_said_so_and_not_otherwise() {
 }
 
 #[test]
+fn what_became_of_a_snapshot_is_told() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    all_hooks(&home, &hooks);
+    let weir = home.start();
+    let _publisher = Publisher::start(Clip::LONG, &rtmp(&weir, "cam"));
+    weir.wait_frames("cam", 10);
+    let mut page = Page::established(&weir);
+    for (session, name, event, status, info) in [
+        ("P1", "cam", "snapshotCompleted", "SNAPSHOT_COMPLETE", Value::Null),
+        ("P2", "nobody", "snapshotFailed", "FAILED", json!("Stream not found")),
+    ] {
+        page.say("snapshot", &json!({"mediaSessionId": session, "name": name}));
+        assert_eq!(page.hears("notifyStreamEvent")["type"], event);
+        let told = hooks.wait("StreamStatusEvent", |body| body["mediaSessionId"] == session).body;
+        let fields = json!({"name": name, "status": status, "published": false, "info": info, "appKey": APP});
+        assert!(object_has(&told, &fields), "{told}");
+    }
+}
+
+#[test]
 fn a_hook_that_rewrites_a_name_takes_effect_and_the_browser_keeps_its_own() {
     let (home, hooks) = (Home::new(), HookServer::start());
     all_hooks(&home, &hooks);
