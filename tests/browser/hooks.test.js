@@ -107,7 +107,11 @@ it("ends a publisher, or one viewer of several, that a keep-alive is answered 40
   const unwanted = players[0].mediaSessionId;
   hooks.answers((method, body) => (method === "StreamKeepAliveEvent" && body.mediaSessionId === unwanted ? 403 : {}));
   await until("one viewer is gone", async () => (await weir.rest("stream/find", { name: "cam", published: false }))?.length === 1);
-  const words = await Promise.all([viewer, other].map(async (one) => (await one.call("statuses", "in")).at(-1)));
+  // REST knows it before the page does.
+  const words = await until("it is told", async () => {
+    const last = await Promise.all([viewer, other].map(async (one) => (await one.call("statuses", "in")).at(-1)));
+    return last.some(([status]) => status === "FAILED") && last;
+  });
   assert.deepEqual(words.map(([status]) => status).sort(), ["FAILED", "PLAYING"]);
   assert.ok(words.some(([, info]) => info === "Terminated by keep-alive"), JSON.stringify(words));
 
