@@ -93,8 +93,8 @@ impl StreamHandle {
         Ok(Subscription { id, terminated, commands, view, fanout, _place: place })
     }
 
-    /// Asks one of its sessions to leave; `reason` is what it is told: [`STOPPED_BY_REST`],
-    /// [`TERMINATED_BY_KEEP_ALIVE`]. [`StreamHandle::left`] tells when it has.
+    /// Asks one of its sessions to leave; `reason` is what it is told:
+    /// [`STOPPED_BY_REST`](super::STOPPED_BY_REST), or another text of an end. [`StreamHandle::left`] tells when it has.
     pub fn terminate(&self, session: &MediaSessionId, reason: &'static str) {
         // A stream that has ended needs no termination.
         let _ = self.commands.send(Command::Terminate(session.clone(), reason));

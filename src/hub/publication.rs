@@ -78,7 +78,8 @@ impl Publication {
         self.terminated.asked().await
     }
 
-    /// Resolves when somebody wants the name, and asks whether the publisher is still there ([`StreamHandle::doubt`]).
+    /// Resolves when somebody wants the name, and asks whether the publisher is still there
+    /// ([`StreamHandle::doubt`](super::StreamHandle::doubt)).
     pub async fn doubted(&self) -> Doubt {
         self.doubts.next().await
     }
