@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::request::Request;
 use crate::event::epoch_ms;

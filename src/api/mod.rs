@@ -3,6 +3,7 @@
 
 mod access;
 mod answer;
+mod call;
 mod connection;
 mod contract;
 pub mod error;

@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use crate::media::{PipelineDetails, PipelineView, graph};
 

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
 use crate::event::epoch_ms;

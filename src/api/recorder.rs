@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::request::Request;
 use crate::config::Rotation;

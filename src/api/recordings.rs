@@ -6,7 +6,7 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::files::plain;
 use crate::record::{FileState, RecordedFile, recorded_files};

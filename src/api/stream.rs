@@ -11,7 +11,7 @@ use warp::http::StatusCode;
 
 use super::Api;
 use super::answer::Answer;
-use super::contract::Call;
+use super::call::Call;
 use super::error::ApiError;
 use super::request::{Request, flag, flag_schema};
 use crate::hub::{Figures, Filter, Role, STOPPED_BY_REST, SessionView, Shown, StreamHandle};
@@ -35,6 +35,8 @@ struct Wanted {
     #[schemars(schema_with = "flag_schema")]
     published: Option<bool>,
     status: Option<String>,
+    media_provider: Option<String>,
+    media_type: Option<String>,
     /// What else to show: `metrics`.
     #[serde(default)]
     display: Vec<String>,
@@ -131,8 +133,11 @@ impl Wanted {
             name: self.name,
             role: self.published.map(role),
             status: self.status,
+            provider: self.media_provider,
+            media_type: self.media_type,
         };
-        let sentence = "say which: mediaSessionId, mediaSessionIds, sessionId, appKey, name, published or status";
+        let sentence = "say which: mediaSessionId, mediaSessionIds, sessionId, appKey, name, published, status, \
+                        mediaProvider or mediaType";
         if filter.is_empty() { Err(ApiError::bad("FilterMissing", sentence)) } else { Ok(filter) }
     }
 }

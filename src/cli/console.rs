@@ -90,10 +90,23 @@ enum Refused {
     Other(String),
 }
 
+impl Refused {
+    /// Whether the line could not have been carried out whatever there is: it says what was expected.
+    fn is_wrong(&self) -> bool {
+        use UserError::{Name, Password, Role};
+        matches!(
+            self,
+            Self::Wrong(_) | Self::Application(ApplicationError::Invalid(_)) | Self::User(Name | Password | Role)
+        )
+    }
+}
+
 /// What a command has to say.
 enum Output {
     Line(String),
     List(List),
+    /// All there is to know of each, a line a field.
+    Details(List),
 }
 
 type Done = Result<Output, Refused>;
@@ -134,6 +147,11 @@ impl Console {
         }
     }
 
+    /// Who has logged in, as they are now; `None` for a user who is removed since.
+    pub fn as_now(&self, who: &Who) -> Option<Who> {
+        self.users.find(&who.name).map(|user| Who { role: user.role, ..who.clone() })
+    }
+
     /// Goes on with a command once its question is answered.
     pub async fn answer(&self, who: &Who, question: Question, answer: &str) -> Reply {
         let mut call = question.call;
@@ -167,10 +185,12 @@ impl Console {
         }
         let text = match done {
             Ok(Output::Line(line)) => line + "\n",
-            Ok(Output::List(list)) if call.has("json") => list.json(),
+            Ok(Output::List(list) | Output::Details(list)) if call.has("json") => list.json(),
             Ok(Output::List(list)) => list.text(SystemTime::now()),
-            Err(Refused::Wrong(wrong)) => return Reply::wrong(&wrong),
-            Err(refused) => return Reply { text: format!("{refused}\n"), code: 1 },
+            Ok(Output::Details(list)) => list.details(SystemTime::now()),
+            Err(refused) => {
+                return Reply { text: format!("{refused}\n"), code: if refused.is_wrong() { 2 } else { 1 } };
+            }
         };
         Reply { text: grep.map_or(text.clone(), |grep| grep.filter(&text)), code: 0 }
     }

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Editor};
@@ -166,13 +167,21 @@ fn password(prompt: &str) -> Result<Option<String>, CtlError> {
     if !io::stdin().is_terminal() {
         return Ok(line()?);
     }
-    let first = unseen(prompt)?;
-    let second = unseen("Again: ")?;
+    // Before it asks, and until both are typed: who is fast types ahead.
+    let _unseen = Unseen::new()?;
+    let (first, second) = (asked(prompt)?, asked("Again: ")?);
     if first != second {
         eprintln!("expected the same password twice");
         return Ok(None);
     }
     Ok(first)
+}
+
+fn asked(prompt: &str) -> io::Result<Option<String>> {
+    eprint!("{prompt}");
+    let typed = line();
+    eprintln!();
+    typed
 }
 
 fn line() -> io::Result<Option<String>> {
@@ -181,17 +190,22 @@ fn line() -> io::Result<Option<String>> {
     Ok((read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
-/// A line that the terminal does not show.
-fn unseen(prompt: &str) -> io::Result<Option<String>> {
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    eprint!("{prompt}");
-    let stdin = io::stdin();
-    let shown = tcgetattr(&stdin)?;
-    let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Now, &hidden)?;
-    let typed = line();
-    tcsetattr(&stdin, OptionalActions::Now, &shown)?;
-    eprintln!();
-    typed
+/// While it is there, the terminal does not show what is typed.
+struct Unseen(Termios);
+
+impl Unseen {
+    fn new() -> io::Result<Self> {
+        let shown = tcgetattr(io::stdin())?;
+        let mut hidden = shown.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Now, &hidden)?;
+        Ok(Self(shown))
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // A terminal that is gone shows nothing.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
 }

@@ -339,8 +339,9 @@ pub fn help(words: &[String]) -> Result<String, Wrong> {
 
 fn one(command: &Command) -> String {
     let mut text = format!("{}\n    {}\n", command.usage(), command.does);
+    let width = command.options.iter().map(|option| option.usage().len()).max().unwrap_or(0);
     for option in command.options {
-        let _ = writeln!(text, "    {:<24} {}", option.usage(), option.does);
+        let _ = writeln!(text, "    {:<width$}  {}", option.usage(), option.does);
     }
     let _ = writeln!(text, "Example:\n    {}", command.example);
     text

@@ -5,10 +5,14 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
-/// The longest cell, in columns of the screen; a longer one is cut, in JSON it is whole.
+/// The longest cell of a table, in columns of the screen; a longer one is cut, in JSON it is whole.
 const WIDEST: usize = 120;
+/// What stands where one is cut.
+const CUT: char = '…';
 /// The space between columns.
 const GAP: &str = "  ";
+/// A list of nothing.
+const NONE: &str = "none\n";
 
 /// A column: its heading, the field it shows, and how.
 pub type Column = (&'static str, &'static str, Shown);
@@ -39,10 +43,25 @@ impl List {
         text + "\n"
     }
 
+    /// Each with a line for every field, nothing cut, for people.
+    pub fn details(&self, now: SystemTime) -> String {
+        let width = self.columns.iter().map(|(heading, _, _)| heading.width()).max().unwrap_or(0);
+        let of = |row: &Value| -> String {
+            let field = |(heading, field, how): &Column| {
+                format!("{}{GAP}{}\n", pad(heading, width), shown(&row[*field], *how, ", ", now))
+            };
+            self.columns.iter().map(field).collect()
+        };
+        match self.rows.is_empty() {
+            true => NONE.to_owned(),
+            false => self.rows.iter().map(of).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
     /// As aligned columns, for people; `now` is what ages are counted from.
     pub fn text(&self, now: SystemTime) -> String {
         if self.rows.is_empty() {
-            return "none\n".to_owned();
+            return NONE.to_owned();
         }
         let heading = self.columns.iter().map(|(heading, _, _)| (*heading).to_owned()).collect();
         let cells = |row: &Value| self.columns.iter().map(|(_, field, how)| cell(&row[field], *how, now)).collect();
@@ -63,24 +82,34 @@ fn pad(cell: &str, width: usize) -> String {
     format!("{cell}{}", " ".repeat(width.saturating_sub(cell.width())))
 }
 
+/// A value in a table.
 fn cell(value: &Value, how: Shown, now: SystemTime) -> String {
-    let text = match (value, how) {
-        (Value::Number(ms), Shown::Ago) => ago(ms.as_u64().unwrap_or(0), now),
-        (Value::Number(bytes), Shown::Size) => size(bytes.as_u64().unwrap_or(0)),
-        (Value::String(text), _) => text.clone(),
-        (Value::Array(values), _) => values.iter().map(|value| cell(value, how, now)).collect::<Vec<_>>().join(","),
-        (Value::Bool(yes), _) => (if *yes { "yes" } else { "no" }).to_owned(),
-        (Value::Null, _) => String::new(),
-        (other, _) => other.to_string(),
-    };
-    let text = safe(&text);
-    let mut width = 0;
+    let text = shown(value, how, ",", now);
+    if text.width() <= WIDEST {
+        return text;
+    }
+    let mut width = 1;
     let fits = |c: &char| {
         width += c.to_string().width();
         width <= WIDEST
     };
-    let cut: String = text.chars().take_while(fits).collect();
-    if cut.is_empty() { "-".to_owned() } else { cut }
+    text.chars().take_while(fits).chain([CUT]).collect()
+}
+
+/// A value as text, `-` for nothing.
+fn shown(value: &Value, how: Shown, between: &str, now: SystemTime) -> String {
+    let text = match (value, how) {
+        (Value::Number(ms), Shown::Ago) => ago(ms.as_u64().unwrap_or(0), now),
+        (Value::Number(bytes), Shown::Size) => size(bytes.as_u64().unwrap_or(0)),
+        (Value::String(text), _) => text.clone(),
+        (Value::Array(values), _) => {
+            values.iter().map(|value| shown(value, how, between, now)).collect::<Vec<_>>().join(between)
+        }
+        (Value::Bool(yes), _) => (if *yes { "yes" } else { "no" }).to_owned(),
+        (Value::Null, _) => String::new(),
+        (other, _) => other.to_string(),
+    };
+    if text.is_empty() { "-".to_owned() } else { safe(&text) }
 }
 
 /// A text that does nothing to a terminal: what controls it is shown as a replacement character.
@@ -140,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn details_are_whole() {
+        let now = SystemTime::UNIX_EPOCH;
+        let columns = vec![("NAME", "name", Shown::Plain), ("THE METHODS", "methods", Shown::Plain)];
+        let rows = vec![json!({"name": "a", "methods": vec!["method"; 50]}), json!({"name": "b", "methods": []})];
+        let all = vec!["method"; 50].join(", ");
+        let details = List { rows, columns }.details(now);
+        assert_eq!(details, format!("NAME         a\nTHE METHODS  {all}\n\nNAME         b\nTHE METHODS  -\n"));
+    }
+
+    #[test]
     fn ages_and_sizes() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let at = |seconds: u64| ago((1_000_000 - seconds) * 1000, now);
@@ -151,7 +190,9 @@ mod tests {
     #[test]
     fn a_cell_is_bounded() {
         let now = SystemTime::UNIX_EPOCH;
-        assert_eq!(cell(&json!("x".repeat(500)), Shown::Plain, now).len(), WIDEST);
+        let long = cell(&json!("x".repeat(500)), Shown::Plain, now);
+        assert!(long.width() == WIDEST && long.ends_with("x…"), "{long}");
+        assert_eq!(cell(&json!("x".repeat(WIDEST)), Shown::Plain, now), "x".repeat(WIDEST));
         assert!(cell(&json!("日".repeat(500)), Shown::Plain, now).width() <= WIDEST);
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::policy::MethodPolicy;
 use super::{Hooks, Method, Session};
 use crate::event::Event;
+use crate::hub::is_last_word;
 use crate::name::MediaSessionId;
 
 /// Follows the feed until `stop`. What is in the feed when a connection leaves is told before that.
@@ -30,8 +31,15 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
         };
         match event {
-            Ok(Event::SessionStatus { session, info, connection, app_key, shown, .. }) => {
-                status(&hooks, &session, info, &connection, &app_key, &shown);
+            Ok(Event::SessionStatus { session: id, status, info, connection, app_key, shown, .. }) => {
+                let session = hooks.session(&connection);
+                if session.as_ref().is_some_and(|session| session.tells_statuses()) {
+                    continue;
+                }
+                tell(&hooks, session.as_ref(), &id, info, (&connection, &app_key), &shown);
+                if let Some(session) = session.filter(|_| is_last_word(status)) {
+                    session.forget(&id);
+                }
             }
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => {
@@ -42,14 +50,19 @@ pub(super) async fn run(
     }
 }
 
-fn status(hooks: &Hooks, id: &MediaSessionId, info: Option<String>, connection: &str, app_key: &str, shown: &Value) {
-    let session = hooks.session(connection);
-    if session.as_ref().is_some_and(|session| session.tells_statuses())
-        || !hooks.calls(app_key, Method::StreamStatusEvent)
-    {
+fn tell(
+    hooks: &Hooks,
+    session: Option<&Arc<Session>>,
+    id: &MediaSessionId,
+    info: Option<String>,
+    (connection, app_key): (&str, &str),
+    shown: &Value,
+) {
+    let Some(mut fields) = shown.as_object().cloned().filter(|_| hooks.calls(app_key, Method::StreamStatusEvent))
+    else {
         return;
-    }
-    let Some(mut fields) = shown.as_object().cloned() else { return };
+    };
+    fields.remove("sdp");
     fields.extend(info.map(|info| ("info".to_owned(), info.into())));
     match session {
         Some(session) => {

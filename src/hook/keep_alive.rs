@@ -8,7 +8,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,7 @@ use super::client;
 use super::policy::{MethodPolicy, RestPolicy};
 use super::{Hooks, Method};
 use crate::config::StreamKeepAlive;
-use crate::hub::{Hub, Shown, StreamHandle, TERMINATED_BY_KEEP_ALIVE};
+use crate::hub::{Hub, StreamHandle, TERMINATED_BY_KEEP_ALIVE};
 use crate::name::{MediaSessionId, StreamName};
 
 /// How often is looked who has come and gone.
@@ -127,12 +126,9 @@ struct Call {
 
 impl Call {
     fn of(hooks: &Hooks, stream: &StreamHandle, id: &MediaSessionId) -> Option<Self> {
-        let shown = stream.look(|view| {
-            let session = view.sessions.iter().find(|session| session.id == *id)?;
-            Some(Shown::of(view, session))
-        })?;
+        let shown = stream.look(|view| view.shown(id))?;
         let (app_key, connection) = (shown.app_key.clone(), shown.session_id.clone());
-        let Ok(Value::Object(mut fields)) = serde_json::to_value(shown) else { return None };
+        let mut fields = shown.fields();
         let session = hooks.session(&connection);
         let method = Method::StreamKeepAliveEvent;
         let policy = session.as_ref().map_or_else(|| MethodPolicy::of(method), |session| session.policy(method));

@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// What the client said of a media session goes into a body where the body does not say it itself.
-    pub(super) fn recall(&self, session: &MediaSessionId, fields: &mut Object, with_sdp: bool) {
+    pub fn recall(&self, session: &MediaSessionId, fields: &mut Object, with_sdp: bool) {
         let said = self.media().get(session).cloned();
         for (key, value) in said.iter().flat_map(|said| said.iter()) {
             if key != "sdp" || with_sdp {

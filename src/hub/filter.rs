@@ -1,7 +1,7 @@
 //! Which media sessions somebody means: REST's `find` and `terminate`, and the command line's. Pure.
 //! Source: wcs.md 1.10.
 
-use super::stream::StreamHandle;
+use super::handle::StreamHandle;
 use super::view::{Role, SessionView, StreamView};
 use super::{Hub, Streams};
 use crate::name::MediaSessionId;
@@ -26,6 +26,10 @@ pub struct Filter {
     pub role: Option<Role>,
     /// WCS's status word.
     pub status: Option<String>,
+    /// WCS's word for what carries it: `WebRTC`, `Flash`.
+    pub provider: Option<String>,
+    /// WCS's word for what it is: `publish`, `play`, `rtmp`, `rtsp`.
+    pub media_type: Option<String>,
 }
 
 impl Filter {
@@ -45,6 +49,8 @@ impl Filter {
             && self.names(view)
             && self.role.is_none_or(|role| role == session.role)
             && same(&self.status, session.status)
+            && same(&self.provider, session.provider)
+            && same(&self.media_type, session.media_type)
     }
 
     fn names(&self, view: &StreamView) -> bool {
@@ -76,8 +82,8 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::stream::first_view;
     use crate::hub::view::Publisher;
+    use crate::hub::view::first_view;
     use crate::name::StreamName;
 
     /// A pull of a camera behind a password, and one player of it.
@@ -98,6 +104,7 @@ mod tests {
             id: MediaSessionId::new("P").expect("an id"),
             role: Role::Player,
             status: "PLAYING",
+            media_type: "play",
             connection: "c2".into(),
             ..view.sessions[0].clone()
         };
@@ -128,6 +135,9 @@ mod tests {
             (Filter { role: Some(Role::Publisher), ..any() }, "S"),
             (Filter { role: Some(Role::Publisher), status: text("PLAYING"), ..any() }, ""),
             (Filter { status: text("PENDING"), ..any() }, "S"),
+            (Filter { provider: text("WebRTC"), ..any() }, "SP"),
+            (Filter { provider: text("Flash"), ..any() }, ""),
+            (Filter { media_type: text("play"), ..any() }, "P"),
         ] {
             let found: String =
                 view.sessions.iter().filter(|session| filter.fits(&view, session)).map(|s| s.id.as_str()).collect();

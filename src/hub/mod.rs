@@ -8,9 +8,13 @@ mod connections;
 mod doubt;
 mod figures;
 mod filter;
+mod handle;
+mod info;
 mod phase;
+mod publication;
 mod shown;
 mod stream;
+mod subscription;
 mod termination;
 mod upstream;
 mod vacant;
@@ -27,13 +31,15 @@ pub use connections::{ConnectionView, Connections};
 pub use doubt::Doubt;
 pub use figures::Figures;
 pub use filter::{Filter, Found};
-pub use phase::Phase;
-pub use shown::Shown;
-pub use stream::{Publication, StreamHandle, SubscribeError, Subscription};
-pub use stream::{
-    STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, TERMINATED_BY_KEEP_ALIVE,
+pub use handle::StreamHandle;
+pub use info::{
+    STOPPED_BY_DISCONNECT, STOPPED_BY_PUBLISHER, STOPPED_BY_REST, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER,
+    TERMINATED_BY_KEEP_ALIVE,
 };
-
+pub use phase::Phase;
+pub use publication::Publication;
+pub use shown::{Shown, is_last_word};
+pub use subscription::{SubscribeError, Subscription};
 pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};
 
 use crate::admission::{self, Admission, Place};

@@ -1,8 +1,10 @@
 //! A media session as WCS shows it, over REST and in hooks: the `Stream` object of wcs.md 1.4. Pure.
 
+use std::time::SystemTime;
+
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Role, SessionView, StreamView};
 use crate::event::epoch_ms;
@@ -57,6 +59,11 @@ pub struct Shown {
     pub metrics: Option<Map<String, Value>>,
 }
 
+/// Whether a status is the last of its media session.
+pub fn is_last_word(status: &str) -> bool {
+    matches!(status, "UNPUBLISHED" | "STOPPED" | "FAILED")
+}
+
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 struct Muted {
     muted: bool,
@@ -67,20 +74,21 @@ impl Shown {
     pub fn of(view: &StreamView, session: &SessionView) -> Self {
         let track = |kind| view.tracks.iter().find(|track| track.kind == kind);
         let (video, audio) = (track(Kind::Video), track(Kind::Audio));
+        let published = session.role == Role::Publisher;
         Self {
             app_key: session.app_key.clone(),
             session_id: session.connection.clone(),
             media_session_id: session.id.to_string(),
             name: view.name.as_str().to_owned(),
-            published: session.role == Role::Publisher,
+            published,
             has_video: video.is_some(),
             has_audio: audio.is_some(),
             status: session.status,
             sdp: "",
             audio_codec: audio.map(Track::wcs_codec),
             video_codec: video.map(Track::wcs_codec),
-            record: view.record.is_some() || view.record_name.is_some(),
-            record_name: view.record_name.clone(),
+            record: published && (view.record.is_some() || view.record_name.is_some()),
+            record_name: view.record_name.clone().filter(|_| published),
             width: video.map_or(0, |track| track.width),
             height: video.map_or(0, |track| track.height),
             bitrate: 0,
@@ -102,5 +110,42 @@ impl Shown {
             renditions: view.renditions.clone(),
             metrics: None,
         }
+    }
+
+    /// All of its fields.
+    pub fn fields(self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            // Numbers and texts cannot fail to be JSON.
+            _ => Map::new(),
+        }
+    }
+
+    /// The fields of a session that somebody wants to begin: what is said of it goes over them.
+    pub fn wanted(published: bool) -> Map<String, Value> {
+        let fields = json!({
+            "published": published,
+            "status": "PENDING",
+            "record": false,
+            "width": 0,
+            "height": 0,
+            "bitrate": 0,
+            "minBitrate": 0,
+            "maxBitrate": 0,
+            "quality": 0,
+            "history": false,
+            "gop": 0,
+            "fps": 0,
+            "audioBitrate": 0,
+            "codecImpl": "",
+            "transport": "UDP",
+            "cvoExtension": false,
+            "createDate": epoch_ms(SystemTime::now()),
+            "mediaType": if published { "publish" } else { "play" },
+            "audioState": {"muted": false},
+            "videoState": {"muted": false},
+            "mediaProvider": "WebRTC",
+        });
+        fields.as_object().cloned().unwrap_or_default()
     }
 }

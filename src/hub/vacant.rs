@@ -7,7 +7,8 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::stream::{Publication, STOPPED_BY_SHUTDOWN};
+use super::info::STOPPED_BY_SHUTDOWN;
+use super::publication::Publication;
 
 /// A publication without a publisher. Whoever takes it out goes on with its stream; nobody else can.
 pub(super) struct Vacant {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::figures::Figures;
 use super::phase::Phase;
+use super::shown::Shown;
 use crate::media::Track;
 use crate::name::{MediaSessionId, StreamName};
 
@@ -89,6 +90,8 @@ pub struct StreamView {
     pub record: Option<Recorded>,
     /// The file a recorder writes now.
     pub record_name: Option<String>,
+    /// The file of its last recording that is over.
+    pub recorded: Option<String>,
     /// Its publisher has switched the sound off.
     pub audio_muted: bool,
     /// Its publisher has switched the picture off.
@@ -104,6 +107,12 @@ pub struct StreamView {
 }
 
 impl StreamView {
+    /// One of its sessions as WCS shows it.
+    pub fn shown(&self, id: &MediaSessionId) -> Option<Shown> {
+        let session = self.sessions.iter().find(|session| session.id == *id)?;
+        Some(Shown::of(self, session))
+    }
+
     /// The publisher's session.
     pub fn publisher(&self) -> Option<&SessionView> {
         self.sessions.iter().find(|session| session.role == Role::Publisher)
@@ -141,4 +150,55 @@ pub struct Player {
     pub provider: &'static str,
     /// `UDP` or `TCP`.
     pub transport: &'static str,
+}
+
+/// A publisher as it begins.
+pub(super) fn publisher_view(publisher: &Publisher) -> SessionView {
+    SessionView {
+        id: publisher.session.clone(),
+        role: Role::Publisher,
+        status: Phase::Waiting.publisher_status(),
+        app_key: publisher.app_key.clone(),
+        connection: publisher.connection.clone(),
+        provider: publisher.provider,
+        media_type: publisher.media_type,
+        transport: publisher.transport,
+        since: SystemTime::now(),
+        figures: None,
+    }
+}
+
+/// A player as it begins.
+pub(super) fn player_view(player: Player) -> SessionView {
+    SessionView {
+        id: player.session,
+        role: Role::Player,
+        status: "PENDING",
+        app_key: player.app_key,
+        connection: player.connection,
+        provider: player.provider,
+        media_type: "play",
+        transport: player.transport,
+        since: SystemTime::now(),
+        figures: None,
+    }
+}
+
+/// A stream as its publisher begins.
+pub(super) fn first_view(publisher: &Publisher) -> StreamView {
+    let session = publisher_view(publisher);
+    StreamView {
+        name: publisher.name.clone(),
+        phase: Phase::Waiting,
+        tracks: Arc::from([]),
+        record: publisher.record,
+        record_name: None,
+        recorded: None,
+        audio_muted: false,
+        video_muted: false,
+        renditions: Vec::new(),
+        upstream: Arc::from([]),
+        sessions: vec![session],
+        farewell: None,
+    }
 }

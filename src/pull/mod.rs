@@ -26,7 +26,7 @@ pub use reach::{Barred, Reach};
 pub use scheme::{RtspTransport, Rules};
 
 use crate::admission::{Admission, Place, Refused};
-use crate::hub::{Hub, PublishError, Publisher, StreamHandle};
+use crate::hub::{Hub, PublishError, Publisher, STOPPED_BY_SHUTDOWN, StreamHandle};
 use crate::media::{Catalog, Pipelines, RtspTrust};
 use crate::name::{MediaSessionId, NameError, StreamName};
 use crate::retry::Backoff;
@@ -326,7 +326,7 @@ impl Pulls {
             // Another player was faster, or a pull has it under another name.
             Ok(()) | Err(PullError::Publish(PublishError::NameTaken(_))) => find(name),
             Err(PullError::AlreadyPulled { uri: _, stream }) => find(&stream),
-            Err(PullError::Publish(PublishError::Closing)) => Err("Requested stream shutdown"),
+            Err(PullError::Publish(PublishError::Closing)) => Err(STOPPED_BY_SHUTDOWN),
             Err(PullError::Barred(_)) => Err("Restricted access"),
             Err(PullError::Publish(PublishError::Refused(_)) | PullError::Refused(_)) => Err(NO_ROOM),
             Err(_) => Err("Bad URI"),

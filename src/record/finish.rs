@@ -90,15 +90,20 @@ impl Finisher {
             Ok(Some((placed, found)))
         });
         let event = match placed.await {
-            Ok(Some((file, found))) => Event::RecordingFinished {
-                stream: Some(self.stream),
-                session: Some(self.session),
-                file,
-                duration: found.duration,
-                bytes: found.bytes_kept,
-                last,
-                recovered: !complete,
-            },
+            Ok(Some((file, found))) => {
+                if last {
+                    self.note(&file);
+                }
+                Event::RecordingFinished {
+                    stream: Some(self.stream),
+                    session: Some(self.session),
+                    file,
+                    duration: found.duration,
+                    bytes: found.bytes_kept,
+                    last,
+                    recovered: !complete,
+                }
+            }
             // No frame came: there is no recording.
             Ok(None) => return,
             Err(error) => Event::RecordingFailed {
@@ -108,6 +113,13 @@ impl Finisher {
             },
         };
         self.tools.hub.events().tell(event);
+    }
+
+    /// A stream that goes on without its recording knows where that is: its publisher is told with its last word.
+    fn note(&self, file: &Path) {
+        if let (Some(stream), Some(name)) = (self.tools.hub.streams().get(&self.stream), file.file_name()) {
+            stream.recorded(self.session.clone(), name.to_string_lossy().into_owned());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::absent::Place;
 use super::connection::Refusal;
 use super::{APP_KEY, Connect, PROVIDER};
 use crate::hook::{Caller, Hooks, Method, Object, Session, Verdict};
+use crate::hub::Shown;
 use crate::name::MediaSessionId;
 
 pub(super) struct Asking {
@@ -69,18 +70,16 @@ impl Asking {
         let Some(session) = &self.session else {
             return Ok(Wanted { id, asked, name: name.to_owned(), record: false });
         };
-        let said = object(json!({
+        let mut said = Shown::wanted(published);
+        said.extend(object(json!({
             "mediaSessionId": id.as_str(),
             "name": name,
-            "published": published,
             "hasVideo": true,
             "hasAudio": true,
-            "status": "PENDING",
-            "record": false,
             "transport": "TCP",
             "mediaProvider": PROVIDER,
             "custom": parameters(query),
-        }));
+        })));
         session.remember(&id, &said);
         let method = if published { Method::PublishStream } else { Method::PlayStream };
         let mut wanted = said.clone();
@@ -106,12 +105,16 @@ impl Asking {
     }
 
     /// The client itself has ended what it did.
-    pub(super) fn stopped(&self, published: bool, id: &MediaSessionId, name: &str) {
+    pub(super) fn stopped(&self, shown: Shown) {
         let Some(session) = &self.session else { return };
-        let method = if published { Method::UnPublishStream } else { Method::StopStream };
-        let said =
-            json!({"mediaSessionId": id.as_str(), "name": name, "published": published, "mediaProvider": PROVIDER});
-        session.tell(method, object(said));
+        let method = if shown.published { Method::UnPublishStream } else { Method::StopStream };
+        let id = MediaSessionId::new(&shown.media_session_id);
+        let mut fields = shown.fields();
+        fields.remove("sdp");
+        if let Ok(id) = id {
+            session.recall(&id, &mut fields, false);
+        }
+        session.tell(method, fields);
     }
 
     /// The client has left.

@@ -18,7 +18,7 @@ use super::playing::{PlayNews, Playing};
 use super::publishing::{PublishNews, Publishing, SIGN_OF_LIFE, make_way};
 use super::{Connect, Delivery, Event, Phase, Play, Publish, Session, Tools, Violation};
 use crate::gate::{Action, Credentials};
-use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN};
+use crate::hub::{STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER};
 
 /// Bytes read at once.
 const READ: usize = 32 << 10;
@@ -171,20 +171,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tracing::warn!(connection = %self.id, "an RTMP client is closed: {reason}");
         }
         match stop.is_cancelled() {
-            true => self.unpublish(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
-            false => self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
+            true => self.leave(STOPPED_BY_SHUTDOWN, Leaving::ForGood).await,
+            false => self.leave(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await,
         }
-        self.role = Role::Nobody;
         self.asking.left(if stop.is_cancelled() { STOPPED_BY_SHUTDOWN } else { "the client left" });
         // TLS says good-bye. Who does not read it has left already.
         let _ = tokio::time::timeout(FAREWELL, self.writer.shutdown()).await;
     }
 
-    async fn unpublish(&mut self, info: &str, leaving: Leaving) {
-        if let Role::Publishing(publishing) = std::mem::replace(&mut self.role, Role::Nobody) {
-            let waits = leaving != Leaving::ForGood;
-            let failed = leaving == Leaving::Failed;
-            publishing.leave(info, failed, waits.then_some(&self.tools)).await;
+    /// Ends what it does; `info` and `leaving` are for what it publishes. Returns once everybody sees the end of what it
+    /// plays: what is told of the connection after it comes after that.
+    async fn leave(&mut self, info: &str, leaving: Leaving) {
+        match std::mem::replace(&mut self.role, Role::Nobody) {
+            Role::Nobody => {}
+            Role::Playing(playing) => playing.leave().await,
+            Role::Publishing(publishing) => {
+                let waits = leaving != Leaving::ForGood;
+                let failed = leaving == Leaving::Failed;
+                publishing.leave(info, failed, waits.then_some(&self.tools)).await;
+            }
         }
     }
 
@@ -289,12 +294,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn news(&mut self, news: News) {
         match news {
             News::Publishing(PublishNews::Terminated(reason)) => {
-                self.unpublish(reason, Leaving::ForGood).await;
+                self.leave(reason, Leaving::ForGood).await;
                 self.farewell("NetConnection.Connect.Closed", reason);
             }
             News::Publishing(PublishNews::Failed(reason)) => {
                 tracing::warn!(connection = %self.id, "an RTMP publisher is closed: {reason}");
-                self.unpublish(&reason, Leaving::Failed).await;
+                self.leave(&reason, Leaving::Failed).await;
                 self.farewell("NetStream.Publish.Failed", &reason);
             }
             News::Publishing(PublishNews::Doubted) => {
@@ -304,11 +309,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             News::Playing(PlayNews::Ready) => self.play_out(),
             News::Playing(PlayNews::Over) => {
                 self.session.finish_play();
-                self.role = Role::Nobody;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
             }
             News::Playing(PlayNews::Terminated) => {
                 self.session.finish_play();
-                self.role = Role::Nobody;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
                 self.clock.written = Instant::now();
                 self.leaving = true;
             }
@@ -344,11 +349,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Play(wanted) => self.play(wanted, stop).await?,
             Event::Unpublish => {
                 self.stopped();
-                self.unpublish(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
+                self.leave(STOPPED_BY_PUBLISHER, Leaving::MayComeBack).await;
             }
             Event::StopPlay => {
                 self.stopped();
-                self.role = Role::Nobody;
+                self.leave(STOPPED_BY_USER, Leaving::ForGood).await;
             }
             Event::Pause { paused } => {
                 if let (Role::Playing(playing), false) = (&mut self.role, paused) {
@@ -449,10 +454,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The client has ended what it did: its hook server is told.
     fn stopped(&self) {
-        match &self.role {
-            Role::Nobody => {}
-            Role::Publishing(publishing) => self.asking.stopped(true, &publishing.session(), publishing.name()),
-            Role::Playing(playing) => self.asking.stopped(false, playing.session(), playing.name()),
+        let shown = match &self.role {
+            Role::Nobody => None,
+            Role::Publishing(publishing) => publishing.shown(),
+            Role::Playing(playing) => playing.shown(),
+        };
+        if let Some(shown) = shown {
+            self.asking.stopped(shown);
         }
     }
 }

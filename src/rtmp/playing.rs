@@ -12,7 +12,7 @@ use super::connection::{Refusal, until};
 use super::flv::{self, Metadata};
 use super::sound::Sound;
 use super::{APP_KEY, Frame, PROVIDER, Tools};
-use crate::hub::{Figures, Phase, Player, StreamView, SubscribeError, Subscriber, Subscription};
+use crate::hub::{Figures, Phase, Player, Shown, StreamView, SubscribeError, Subscriber, Subscription};
 use crate::media::{Codec, Format, Kind, Output, Tap, Tapped, Track};
 use crate::meter::Meter;
 use crate::name::{MediaSessionId, StreamName};
@@ -63,7 +63,6 @@ pub(super) struct Playing {
     meter: Meter,
     ended: bool,
     id: MediaSessionId,
-    name: StreamName,
 }
 
 /// The first items, until every track has shown a frame.
@@ -152,18 +151,20 @@ impl Playing {
             ended: false,
             subscription,
             id,
-            name,
         })
     }
 
-    /// The stream's name.
-    pub(super) fn name(&self) -> &str {
-        self.name.as_str()
+    /// Its media session as WCS shows it.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        self.view.borrow().shown(&self.id)
     }
 
-    /// The media session.
-    pub(super) fn session(&self) -> &MediaSessionId {
-        &self.id
+    /// Leaves the stream. Returns once everybody sees it.
+    pub(super) async fn leave(self) {
+        let (mut view, id) = (self.view.clone(), self.id.clone());
+        drop(self);
+        // An error is the stream's end.
+        let _ = view.wait_for(|view| view.shown(&id).is_none()).await;
     }
 
     /// Resolves when the connection has something to do. Frames are taken only while it has `room` for them.

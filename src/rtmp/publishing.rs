@@ -11,9 +11,9 @@ use super::asking::Wanted;
 use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
-use crate::hub::{Doubt, Hub, Publication, PublishError, Publisher, Recorded, SessionView};
+use crate::hub::{Doubt, Hub, Publication, PublishError, Publisher, Recorded, SessionView, Shown};
 use crate::media::{Format, Ingest, Input, Kind, SourceEvent, Track};
-use crate::name::{MediaSessionId, StreamName};
+use crate::name::StreamName;
 
 /// How long a second track may come after the first where nothing speaks of one.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -110,14 +110,9 @@ impl Publishing {
         })
     }
 
-    /// The stream's name.
-    pub(super) fn name(&self) -> &str {
-        self.publication.name().as_str()
-    }
-
-    /// The media session.
-    pub(super) fn session(&self) -> MediaSessionId {
-        self.publication.session()
+    /// Its media session as WCS shows it.
+    pub(super) fn shown(&self) -> Option<Shown> {
+        self.publication.view().shown(&self.publication.session())
     }
 
     /// Reads what `onMetaData` says of the tracks. It decides only how long they are waited for.

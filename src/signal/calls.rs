@@ -5,11 +5,15 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, Wish};
 use crate::gate::Action;
+use crate::hook::application::ROOM_APP;
 use crate::hook::{Method, Object, Verdict};
-use crate::hub::{Phase, StreamHandle};
+use crate::hub::{Phase, Shown, StreamHandle};
 use crate::message::{self, DataCall, Incoming, StreamEventCall};
 use crate::name::StreamName;
 use crate::picture::PictureError;
+
+/// What who wants to enter a room is told.
+const NO_ROOMS: &str = "there are no rooms on this server";
 
 impl Connection {
     pub(super) fn available(&self, wish: &Wish) -> Result<(), String> {
@@ -50,23 +54,34 @@ impl Connection {
         }
         let session = call.media_session_id.clone().unwrap_or_default();
         self.errand(async move {
-            let mut wanted = said.clone();
-            match hook.ask(Method::Snapshot, said).await {
-                Verdict::Refused(info) => return outbox.text(failed(info)),
-                Verdict::Go(replaced) => wanted.extend(replaced),
-            }
-            let name = wanted.get("name").and_then(Value::as_str).and_then(|name| StreamName::new(name).ok());
-            let taken = match name {
-                Some(name) => pictures.take(&name).await,
-                None => Err(PictureError::NotFound),
+            let mut shown = Shown::wanted(false);
+            shown.extend(said.clone());
+            let taken = match hook.ask(Method::Snapshot, said).await {
+                Verdict::Refused(info) => Err(info),
+                Verdict::Go(replaced) => {
+                    shown.extend(replaced);
+                    let name = shown.get("name").and_then(Value::as_str).and_then(|name| StreamName::new(name).ok());
+                    let taken = match name {
+                        Some(name) => pictures.take(&name).await,
+                        None => Err(PictureError::NotFound),
+                    };
+                    taken.map_err(|error| error.to_string())
+                }
+            };
+            // The picture itself is too much for what waits for a hook server; REST has it.
+            let (status, info) = match &taken {
+                Ok(_) => ("SNAPSHOT_COMPLETE", None),
+                Err(info) => ("FAILED", Some(info.clone())),
             };
             outbox.text(match taken {
                 Ok(png) => {
                     let payload = json!({"snapshot": BASE64.encode(&png)});
                     message::stream_event(&session, "snapshotCompleted", &payload)
                 }
-                Err(error) => failed(error.to_string()),
+                Err(info) => failed(info),
             });
+            shown.extend([("status".to_owned(), status.into()), ("info".to_owned(), info.into())]);
+            hook.tell(Method::StreamStatusEvent, shown);
         })
     }
 
@@ -93,10 +108,16 @@ impl Connection {
             self.outbox.text(message::data_status(&operation, "FAILED", Some("Session not ready")));
             return Ok(());
         };
+        let asked = [Method::SendData, Method::OnDataEvent];
+        // The SDK's room has nothing else that says so, and would wait for its others for ever.
+        if hook.app_key() == ROOM_APP && !asked.iter().any(|method| hook.calls(*method)) {
+            self.outbox.text(message::data_status(&operation, "FAILED", Some(NO_ROOMS)));
+            return Ok(());
+        }
         let outbox = self.outbox.clone();
         self.errand(async move {
             let mut refused = None;
-            for method in [Method::SendData, Method::OnDataEvent] {
+            for method in asked {
                 if let Verdict::Refused(info) = hook.ask(method, said.clone()).await {
                     refused = Some(info);
                     break;

@@ -27,13 +27,15 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::outbox::{Outbox, write};
+use super::streams::Teller;
 use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
 use crate::gate::{self, Action, Credentials};
 use crate::hook::{self, Caller, Method, Object, Refusal};
-use crate::hub::ConnectionView;
+use crate::hub::{ConnectionView, STOPPED_BY_DISCONNECT, STOPPED_BY_SHUTDOWN};
 use crate::message::{self, Hello, Incoming, StreamCall};
 use crate::name::MediaSessionId;
+use crate::webrtc::LastWord;
 
 /// Longest time from an open socket to its `connection` message.
 const HELLO: Duration = Duration::from_secs(30);
@@ -53,8 +55,26 @@ const CLOSE_TRY_LATER: u16 = 1013;
 /// The longest reason of a close, bytes: RFC 6455, 5.5.1, less its code.
 const CLOSE_REASON: usize = 123;
 
-/// Why a socket is closed: the code and a sentence for the browser's log.
-struct Close(u16, String);
+/// Why a socket is closed.
+struct Close {
+    code: u16,
+    /// A sentence for the browser's log.
+    reason: String,
+    /// What its media sessions are told.
+    farewell: LastWord,
+}
+
+impl Close {
+    fn new(code: u16, reason: impl Into<String>) -> Self {
+        let farewell = LastWord { failed: false, info: STOPPED_BY_DISCONNECT };
+        Self { code, reason: reason.into(), farewell }
+    }
+
+    fn by_shutdown() -> Self {
+        let farewell = LastWord { failed: true, info: STOPPED_BY_SHUTDOWN };
+        Self { farewell, ..Self::new(CLOSE_GOING_AWAY, "the server is shutting down") }
+    }
+}
 
 /// Something done for a browser beside its connection, one after the other.
 pub(super) type Errand = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -97,11 +117,9 @@ pub(super) async fn run(
         errands,
         _over: over.drop_guard(),
     };
-    let Close(code, reason) = connection.serve(stream, peer, origin, shutdown).await;
-    tracing::debug!(connection = %connection.id, %peer, "socket closed: {reason}");
-    let shown = &reason[..reason.floor_char_boundary(CLOSE_REASON)];
-    connection.outbox.message(Message::close_with(code, shown.to_owned()));
-    connection.end(&reason).await;
+    let close = connection.serve(stream, peer, origin, shutdown).await;
+    tracing::debug!(connection = %connection.id, %peer, "socket closed: {}", close.reason);
+    connection.end(&close).await;
     drop(connection);
     // The writer ends with the last sender, or with its own deadline.
     let _ = writer.await;
@@ -133,16 +151,17 @@ async fn run_errands(mut jobs: mpsc::Receiver<Errand>, over: CancellationToken) 
 
 /// A media session as its connection knows it.
 pub(super) struct MediaSession {
+    pub(super) teller: Arc<Teller>,
     pub(super) stop: CancellationToken,
-    /// The text of its end, set before `stop`.
-    pub(super) stopped_by: Arc<OnceLock<&'static str>>,
+    /// What is said of its end, set before `stop`.
+    pub(super) stopped_by: Arc<OnceLock<LastWord>>,
     pub(super) over: CancellationToken,
 }
 
 impl MediaSession {
-    pub(super) fn stop(&self, info: &'static str) {
-        // The first reason stands.
-        let _ = self.stopped_by.set(info);
+    pub(super) fn stop(&self, word: LastWord) {
+        // The first one stands.
+        let _ = self.stopped_by.set(word);
         self.stop.cancel();
     }
 }
@@ -207,26 +226,26 @@ impl Connection {
                     continue;
                 }
                 () = &mut hello, if self.hook.is_none() && self.joining.is_none() => {
-                    return Close(CLOSE_POLICY, "no connection message came".into());
+                    return Close::new(CLOSE_POLICY, "no connection message came");
                 }
-                () = stop.cancelled() => return Close(CLOSE_POLICY, "the connection was terminated".into()),
-                () = overrun.cancelled() => return Close(CLOSE_POLICY, "messages are read too slowly".into()),
-                () = shutdown.cancelled() => return Close(CLOSE_GOING_AWAY, "the server is shutting down".into()),
+                () = stop.cancelled() => return Close::new(CLOSE_POLICY, "the connection was terminated"),
+                () = overrun.cancelled() => return Close::new(CLOSE_POLICY, "messages are read too slowly"),
+                () = shutdown.cancelled() => return Close::by_shutdown(),
             };
             self.unanswered.store(0, Relaxed);
             let message = match frame {
-                None => return Close(CLOSE_GOING_AWAY, "the browser left".into()),
+                None => return Close::new(CLOSE_GOING_AWAY, "the browser left"),
                 Some(Err(error)) => return self.broken(&error),
                 Some(Ok(message)) => message,
             };
             if message.is_close() {
-                return Close(CLOSE_GOING_AWAY, "the browser left".into());
+                return Close::new(CLOSE_GOING_AWAY, "the browser left");
             }
             // Binary frames are tolerated, as the SDK tolerates ours; pings are answered below us.
             let Ok(text) = message.to_str() else { continue };
             let incoming = match Incoming::parse(text) {
                 Ok(incoming) => incoming,
-                Err(reason) => return Close(CLOSE_PROTOCOL, reason),
+                Err(reason) => return Close::new(CLOSE_PROTOCOL, reason),
             };
             self.sessions.retain(|_, session| !session.over.is_cancelled());
             if let Err(info) = self.handle(&incoming, peer, origin.as_deref()) {
@@ -239,10 +258,10 @@ impl Connection {
     fn broken(&self, error: &warp::Error) -> Close {
         let reason = error.to_string();
         if !reason.contains("too long") {
-            return Close(CLOSE_PROTOCOL, reason);
+            return Close::new(CLOSE_PROTOCOL, reason);
         }
         self.signal.admission.message_refused();
-        Close(CLOSE_TOO_BIG, format!("a message has at most {} bytes", self.signal.admission.limits().message))
+        Close::new(CLOSE_TOO_BIG, format!("a message has at most {} bytes", self.signal.admission.limits().message))
     }
 
     /// Sends a ping; a close when too many stay unanswered.
@@ -251,7 +270,7 @@ impl Connection {
             return None;
         }
         if self.unanswered.fetch_add(1, Relaxed) >= probes {
-            return Some(Close(CLOSE_GOING_AWAY, "pings stay unanswered".into()));
+            return Some(Close::new(CLOSE_GOING_AWAY, "pings stay unanswered"));
         }
         match algorithm {
             KeepAliveAlgorithm::Internal => self.outbox.message(Message::ping(Vec::new())),
@@ -339,7 +358,7 @@ impl Connection {
             let info = refusal.to_string();
             tracing::info!(connection = %self.id, "a browser may not connect: {info}");
             self.outbox.text(message::fail("connect", "", &info));
-            Close(CLOSE_POLICY, info)
+            Close::new(CLOSE_POLICY, info)
         })?;
         self.signal.connections.insert(ConnectionView {
             id: self.id.clone(),
@@ -362,11 +381,12 @@ impl Connection {
         self.errands.try_send(Box::pin(job)).map_err(|_| "too much is asked at once".to_owned())
     }
 
-    /// Ends every media session and waits until all are gone.
-    async fn end(&mut self, reason: &str) {
+    /// Ends every media session, waits until all are gone, and says good-bye: a browser hears the last word on each
+    /// before its socket is closed.
+    async fn end(&mut self, close: &Close) {
         self.signal.connections.remove(&self.id);
         let sessions = std::mem::take(&mut self.sessions);
-        sessions.values().for_each(|session| session.stop("Stopped by session disconnect"));
+        sessions.values().for_each(|session| session.stop(close.farewell));
         let all_over = async {
             for session in sessions.values() {
                 session.over.cancelled().await;
@@ -375,8 +395,10 @@ impl Connection {
         // What takes longer ends by itself: each step has its own deadline.
         let _ = timeout(ENDING, all_over).await;
         if let Some(session) = self.hook.take() {
-            session.left(reason);
+            session.left(&close.reason);
         }
+        let shown = &close.reason[..close.reason.floor_char_boundary(CLOSE_REASON)];
+        self.outbox.message(Message::close_with(close.code, shown.to_owned()));
     }
 }
 

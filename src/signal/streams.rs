@@ -11,16 +11,15 @@ use super::outbox::Outbox;
 use crate::gate::Action;
 use crate::hook::{self, Method, Object, Verdict};
 use crate::hub::{
-    Player, PublishError, Publisher, Recorded, STOPPED_BY_USER, Shown, StreamHandle, SubscribeError, Subscriber,
+    Player, PublishError, Publisher, Recorded, STOPPED_BY_SHUTDOWN, STOPPED_BY_USER, Shown, StreamHandle,
+    SubscribeError, Subscriber, is_last_word,
 };
 use crate::message::{self, Status, StreamCall};
 use crate::name::{MediaSessionId, StreamName};
-use crate::webrtc::SdpError;
 use crate::webrtc::play::{PlayNews, Viewing};
 use crate::webrtc::publish::{self, Ending, Offer, PublishNews};
+use crate::webrtc::{LastWord, SdpError};
 
-/// The last word on a media session.
-const LAST: [&str; 3] = ["UNPUBLISHED", "STOPPED", "FAILED"];
 /// The longest wish to publish or play, bytes: what a hook server is asked about is held meanwhile. An offer with every
 /// codec there is has some 10,000.
 const WISH: usize = 256 << 10;
@@ -42,25 +41,29 @@ impl Connection {
             return Ok(());
         }
         let Wish { said, call, .. } = wish;
+        let mut wanted = Shown::wanted(published);
+        wanted.extend(said);
+        hook.remember(&id, &wanted);
+        let over = CancellationToken::new();
+        let teller = Arc::new(Teller {
+            outbox: self.outbox.clone(),
+            over: over.clone(),
+            hook,
+            id: id.clone(),
+            asked: call.name.unwrap_or_default(),
+            published,
+            weir: self.weir,
+            stream: OnceLock::new(),
+            shown: Mutex::new(first_shown(&wanted)),
+        });
         let session =
-            MediaSession { stop: CancellationToken::new(), stopped_by: Arc::default(), over: CancellationToken::new() };
-        hook.remember(&id, &said);
+            MediaSession { teller: teller.clone(), stop: CancellationToken::new(), stopped_by: Arc::default(), over };
         let opening = Opening {
             signal: self.signal.clone(),
             connection: self.id.clone(),
-            teller: Arc::new(Teller {
-                outbox: self.outbox.clone(),
-                over: session.over.clone(),
-                hook,
-                id: id.clone(),
-                asked: call.name.unwrap_or_default(),
-                published,
-                weir: self.weir,
-                stream: OnceLock::new(),
-                shown: Mutex::new(first_shown(&said)),
-            }),
+            teller,
             id: id.clone(),
-            said,
+            wanted,
             stop: session.stop.clone(),
             stopped_by: session.stopped_by.clone(),
             _over: session.over.clone().drop_guard(),
@@ -112,14 +115,13 @@ impl Connection {
     pub(super) fn stop_session(&mut self, wish: Wish, published: bool) -> Result<(), String> {
         let Wish { said, call, .. } = wish;
         let id = call.media_session_id.as_deref().and_then(|id| MediaSessionId::new(id).ok());
-        match (id.as_ref().and_then(|id| self.sessions.get(id)), &self.hook) {
-            (Some(session), Some(hook)) => {
-                let method = if published { Method::UnPublishStream } else { Method::StopStream };
-                hook.tell(method, said);
-                session.stop(STOPPED_BY_USER);
+        match id.as_ref().and_then(|id| self.sessions.get(id)) {
+            Some(session) => {
+                session.teller.leaves(if published { Method::UnPublishStream } else { Method::StopStream }, said);
+                session.stop(LastWord { failed: false, info: STOPPED_BY_USER });
             }
             // The browser waits for the last word all the same.
-            _ => self.refuse(&call, published, "Stream not found"),
+            None => self.refuse(&call, published, "Stream not found"),
         }
         Ok(())
     }
@@ -131,10 +133,10 @@ struct Opening {
     connection: String,
     teller: Arc<Teller>,
     id: MediaSessionId,
-    /// What the browser said.
-    said: Object,
+    /// What the browser wants, in its own words.
+    wanted: Object,
     stop: CancellationToken,
-    stopped_by: Arc<OnceLock<&'static str>>,
+    stopped_by: Arc<OnceLock<LastWord>>,
     _over: DropGuard,
 }
 
@@ -155,9 +157,9 @@ impl Opening {
         let verdict = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(None),
-            verdict = self.teller.hook.ask(method, self.said.clone()) => verdict,
+            verdict = self.teller.hook.ask(method, self.wanted.clone()) => verdict,
         };
-        let mut wanted = self.said.clone();
+        let mut wanted = self.wanted.clone();
         match verdict {
             Verdict::Refused(info) => return Err(info),
             Verdict::Go(replaced) => wanted.extend(replaced),
@@ -168,13 +170,19 @@ impl Opening {
         Ok(Some((name.ok_or("Stream not found")?, call)))
     }
 
-    fn reason(&self) -> &'static str {
-        self.stopped_by.get().copied().unwrap_or(STOPPED_BY_USER)
+    fn last_word(&self) -> LastWord {
+        self.stopped_by.get().copied().unwrap_or(LastWord { failed: false, info: STOPPED_BY_USER })
+    }
+
+    /// The browser did not wait for the media session to begin: `stopped` is the status of one that was stopped.
+    fn not_begun(&self, stopped: &str) {
+        let LastWord { failed, info } = self.last_word();
+        self.teller.status(if failed { "FAILED" } else { stopped }, Some(info), None);
     }
 
     async fn publish(&self) -> Result<(), Info> {
         let Some((name, call)) = self.ask(Method::PublishStream).await? else {
-            self.teller.status("UNPUBLISHED", Some(self.reason()), None);
+            self.not_begun("UNPUBLISHED");
             return Ok(());
         };
         let tools = self.signal.publish.clone();
@@ -194,7 +202,7 @@ impl Opening {
         let publication = self.signal.hub.publish(publisher).await.map_err(|error| match error {
             PublishError::NameTaken(_) => "Stream name is already in use".into(),
             PublishError::Refused(refused) => refused.to_string(),
-            PublishError::Closing => "Requested stream shutdown".into(),
+            PublishError::Closing => STOPPED_BY_SHUTDOWN.into(),
         })?;
         if let Some(path) = call.weir_path.as_ref().and_then(message::client::path) {
             publication.comes_from(path);
@@ -203,13 +211,13 @@ impl Opening {
             self.teller.follow(stream);
         }
         let news = |news| self.teller.publisher(news);
-        publish::run(tools, publication, offer, self.stop.clone(), || self.reason(), news).await;
+        publish::run(tools, publication, offer, self.stop.clone(), || self.last_word(), news).await;
         Ok(())
     }
 
     async fn play(&self) -> Result<(), Info> {
         let Some((name, call)) = self.ask(Method::PlayStream).await? else {
-            self.teller.status("STOPPED", Some(self.reason()), None);
+            self.not_begun("STOPPED");
             return Ok(());
         };
         if call.wants_transcoding() {
@@ -237,7 +245,7 @@ impl Opening {
             server: self.teller.weir,
             stop: self.stop.clone(),
         };
-        let playing = viewing.run(|| self.reason(), |news| self.teller.player(news));
+        let playing = viewing.run(|| self.last_word(), |news| self.teller.player(news));
         tokio::pin!(playing);
         loop {
             // The publisher's own events go on to this player.
@@ -251,7 +259,7 @@ impl Opening {
 }
 
 /// Tells the browser and the hook server what becomes of a media session.
-struct Teller {
+pub(super) struct Teller {
     outbox: Outbox,
     /// Cancelled with the last status.
     over: CancellationToken,
@@ -292,7 +300,7 @@ impl Teller {
         if let Some(stream) = self.stream.get().filter(|_| self.weir && !self.published) {
             told.insert("weirPath".into(), stream.look(|view| view.path()).into());
         }
-        if LAST.contains(&status) {
+        if is_last_word(status) {
             self.ended();
         }
         self.outbox.text(message::stream_status(told));
@@ -302,6 +310,15 @@ impl Teller {
             fields.insert("info".into(), info.into());
             fields.extend(record_name.map(|name| ("recordName".to_owned(), name.into())));
             self.hook.tell(Method::StreamStatusEvent, fields);
+        }
+    }
+
+    /// Tells the hook server what the browser says as it leaves, and what its session was.
+    fn leaves(&self, method: Method, said: Object) {
+        if self.hook.calls(method) {
+            let mut fields = self.shown();
+            fields.extend(said);
+            self.hook.tell(method, fields);
         }
     }
 
@@ -316,14 +333,8 @@ impl Teller {
     /// The session as WCS shows it: as it is, or as it last was.
     fn shown(&self) -> Object {
         let mut last = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.stream.get().and_then(|stream| {
-            stream.look(|view| {
-                let session = view.sessions.iter().find(|session| session.id == self.id)?;
-                serde_json::to_value(Shown::of(view, session)).ok()
-            })
-        });
-        if let Some(Value::Object(now)) = now {
-            last.extend(now);
+        if let Some(now) = self.stream.get().and_then(|stream| stream.look(|view| view.shown(&self.id))) {
+            last.extend(now.fields());
         }
         last.remove("sdp");
         last.clone()

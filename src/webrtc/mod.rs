@@ -10,3 +10,12 @@ pub mod relay;
 mod sdp;
 
 pub use sdp::SdpError;
+
+/// What a session is told that its own connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastWord {
+    /// It did not ask for it: FAILED.
+    pub failed: bool,
+    /// WCS's text.
+    pub info: &'static str,
+}

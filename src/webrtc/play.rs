@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::LastWord;
 use super::feed::Feed;
 use super::relay::{EndReason, JoinError, JoinOptions, Relay, Viewer, ViewerEvent, ViewerSnapshot};
-use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, StreamHandle, StreamView, Subscription};
+use crate::hub::{Figures, Phase, STOPPED_BY_PUBLISHER, STOPPED_BY_SHUTDOWN, StreamHandle, StreamView, Subscription};
 use crate::media::{Catalog, Codec, Kind, Pipelines};
 use crate::meter::Meter;
 use crate::name::{MediaSessionId, StreamName};
@@ -168,9 +169,9 @@ enum End {
 }
 
 impl Viewing {
-    /// Plays until the browser stops, the stream ends, or somebody outside ends it. `stopped_by` is the text for the
-    /// browser's own stop.
-    pub async fn run(self, stopped_by: impl FnOnce() -> &'static str, news: impl Fn(PlayNews)) {
+    /// Plays until the browser stops, the stream ends, or somebody outside ends it. `stopped_by` is the meaning of
+    /// `stop`.
+    pub async fn run(self, stopped_by: impl FnOnce() -> LastWord, news: impl Fn(PlayNews)) {
         let view = self.subscription.view();
         let late = never_came(&view.borrow());
         let asked = Instant::now();
@@ -182,7 +183,10 @@ impl Viewing {
             end = self.play((asked, late), &news) => Some(end),
         };
         let (failed, info) = match end {
-            None => (false, stopped_by().to_owned()),
+            None => {
+                let LastWord { failed, info } = stopped_by();
+                (failed, info.to_owned())
+            }
             Some(End::Stopped(info)) => (false, info),
             Some(End::Failed(info)) => (true, info),
         };
@@ -289,8 +293,7 @@ fn end_of(reason: EndReason) -> End {
         // The SDK closes its connection before its stop message is read.
         EndReason::ClosedByPeer | EndReason::Left => End::Stopped("Stopped by user".into()),
         EndReason::StreamEnded => failed(STOPPED_BY_PUBLISHER),
-        // No browser hears it from a weir that stops: their connections are closed before the relay is.
-        EndReason::RelayStopped => failed("Requested stream shutdown"),
+        EndReason::RelayStopped => failed(STOPPED_BY_SHUTDOWN),
         EndReason::Internal => failed("Failed by error"),
     }
 }

@@ -7,11 +7,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::SdpError;
 use super::answer::finished;
 use super::intake::{accept, fingerprint, preferred};
+use super::{LastWord, SdpError};
 use crate::event::Event;
-use crate::hub::{Hub, Publication, STOPPED_BY_USER};
+use crate::hub::{Hub, Publication, STOPPED_BY_USER, StreamView};
 use crate::media::{Catalog, Codec, Kind, Peer, PeerEvent, PeerOptions, Pipelines, Receive, SourceEvent, Track};
 
 /// Longest time from the answer to ICE being done.
@@ -98,13 +98,13 @@ enum End {
     Stopped(&'static str),
 }
 
-/// Publishes until `stop` (whose text is `stopped_by`), the remote side, or somebody outside ends it.
+/// Publishes until `stop` (whose meaning is `stopped_by`), the remote side, or somebody outside ends it.
 pub async fn run(
     tools: Tools,
     publication: Publication,
     offer: Offer,
     stop: CancellationToken,
-    stopped_by: impl FnOnce() -> &'static str,
+    stopped_by: impl FnOnce() -> LastWord,
     news: impl Fn(PublishNews),
 ) {
     let mut peer = None;
@@ -114,29 +114,29 @@ pub async fn run(
         reason = publication.terminated() => Some(End::Failed(reason)),
         end = feed(&tools, &publication, &offer, &mut peer, &news) => Some(end),
     };
-    let end = end.unwrap_or_else(|| End::Stopped(stopped_by()));
     if let Some(peer) = peer {
         peer.stop().await;
     }
-    let (failed, info) = match end {
-        End::Failed(info) => (true, info),
-        End::Stopped(info) => (false, info),
+    let LastWord { failed, info } = match end {
+        None => stopped_by(),
+        Some(End::Failed(info)) => LastWord { failed: true, info },
+        Some(End::Stopped(info)) => LastWord { failed: false, info },
     };
     let record_name = leave(&tools, publication, failed, info).await;
     news(PublishNews::Ended(Ending { failed, info: info.to_owned(), record_name }));
 }
 
-/// Leaves the stream and waits for its recording; gives the name of the file.
+/// Leaves the stream and waits for its recording, where that is not over already; gives the name of the file.
 async fn leave(tools: &Tools, publication: Publication, failed: bool, info: &str) -> Option<String> {
-    let recording = publication.view().record_name.is_some();
+    let StreamView { record_name: recording, recorded, .. } = publication.view();
     let session = publication.session();
     let mut events = tools.hub.events().read();
     match failed {
         true => publication.fail(info).await,
         false => publication.leave(info).await,
     }
-    if !recording {
-        return None;
+    if recording.is_none() {
+        return recorded;
     }
     let in_place = async {
         loop {
@@ -189,7 +189,7 @@ async fn feed(
     if peer.certificate_sha256().await.as_ref() != Some(&offer.fingerprint) {
         return End::Failed("Failed by DTLS fingerprint error");
     }
-    publication.live(tracks.clone());
+    publication.seen_live(tracks.clone()).await;
     news(PublishNews::Publishing);
     follow(tools, publication, peer, tracks).await
 }

@@ -81,6 +81,10 @@ it("fails what a hook refuses, and gives a stream the name that a hook gives it"
   await until("there is a picture", () => viewer.call("picture", "in"));
   assert.equal((await weir.rest("stream/find", { name: "hidden-cam" })).length, 2);
   assert.equal(await weir.rest("stream/find", { name: "cam" }), null);
+  const [sent] = hooks.of("StreamStatusEvent", (body) => body.status === "PUBLISHING" && body.name === "hidden-cam");
+  assert.deepEqual([sent.hasVideo, sent.hasAudio, sent.audioCodec, sent.mediaType], [true, true, "opus", "publish"]);
+  assert.match(sent.videoCodec, /^(H264|VP8)$/);
+  assert.ok(sent.width > 0 && sent.height > 0, JSON.stringify(sent));
   await viewer.call("stop", "in");
   await viewer.becomes("in", "STOPPED");
   await publisher.call("stop", "out");
@@ -103,7 +107,11 @@ it("ends a publisher, or one viewer of several, that a keep-alive is answered 40
   const unwanted = players[0].mediaSessionId;
   hooks.answers((method, body) => (method === "StreamKeepAliveEvent" && body.mediaSessionId === unwanted ? 403 : {}));
   await until("one viewer is gone", async () => (await weir.rest("stream/find", { name: "cam", published: false }))?.length === 1);
-  const words = await Promise.all([viewer, other].map(async (one) => (await one.call("statuses", "in")).at(-1)));
+  // REST knows it before the page does.
+  const words = await until("it is told", async () => {
+    const last = await Promise.all([viewer, other].map(async (one) => (await one.call("statuses", "in")).at(-1)));
+    return last.some(([status]) => status === "FAILED") && last;
+  });
   assert.deepEqual(words.map(([status]) => status).sort(), ["FAILED", "PLAYING"]);
   assert.ok(words.some(([, info]) => info === "Terminated by keep-alive"), JSON.stringify(words));
 
@@ -125,4 +133,16 @@ it("passes data on, and tells the page whether it was taken", async () => {
   assert.equal((await one.call("sendData", { hello: 1 })).status, "ACCEPTED");
   assert.deepEqual(hooks.of("OnDataEvent")[0].payload, { hello: 1 });
   assert.equal((await one.call("sendData", { bad: 1 })).status, "FAILED");
+});
+
+it("tells the SDK's room API that there are no rooms", async () => {
+  const { page: room } = await page();
+  await room.addScriptTag({ url: `${sdk.url}/node_modules/@flashphoner/websdk/flashphoner-room-api-webrtc-only.js` });
+  const info = await room.evaluate((urlServer) => new Promise((resolve, reject) => {
+    RoomApi.sdk.init();
+    const session = RoomApi.connect({ urlServer, username: "alice" });
+    session.on("FAILED", () => reject(new Error("no session")));
+    session.on("ESTABLISHED", () => session.join({ name: "room" }).on("FAILED", (_, why) => resolve(why)));
+  }), weir.ws);
+  assert.equal(info, "there are no rooms on this server");
 });

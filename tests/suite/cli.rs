@@ -156,7 +156,9 @@ fn wrong_lines_end_with_two_and_one_line_of_what_was_expected() {
         (&["show", "planes"], 2, "expected show with one of: "),
         (&["add app shop"], 2, "expected <app key>: "),
         (&["update", "app", "-l"], 2, "expected a url behind -l: "),
-        (&["update", "app", "-l", "nonsense", "defaultApp"], 1, "expected a URL"),
+        (&["update", "app", "-l", "nonsense", "defaultApp"], 2, "expected a URL"),
+        (&["add app-rest-method defaultApp nonsense"], 2, "expected a method"),
+        (&["add user -r king carl geheim"], 2, "expected a role"),
         (&["remove app none"], 1, "there is no application none"),
         (&["terminate none"], 1, "there is no such media session"),
     ] {

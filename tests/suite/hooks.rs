@@ -1,11 +1,12 @@
 //! Hook servers: what they are asked and told, what their answers do, and what happens when they are no good. The server
 //! is the tests' own and real; the browser is one as far as its WebSocket goes (the SDK's view is in `tests/browser`).
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
 use crate::support;
-use crate::support::{Clip, Home, HookServer, Publisher, Reply, SOON, Weir, dead_port, wait, wait_until};
+use crate::support::{Clip, Home, HookServer, Process, Publisher, Reply, SOON, Weir, dead_port, wait, wait_until};
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 use weir::hook::Method;
@@ -65,7 +66,7 @@ fn a_browser_is_told_of_from_its_connection_to_its_end_in_order() {
             "ConnectionStatusEvent ESTABLISHED",
             "publishStream PENDING",
             "StreamEvent",
-            "unPublishStream",
+            "unPublishStream PENDING",
             "StreamStatusEvent UNPUBLISHED",
             "ConnectionStatusEvent DISCONNECTED",
         ]
@@ -96,6 +97,31 @@ fn a_browser_is_told_of_from_its_connection_to_its_end_in_order() {
 }
 
 /// More than are sent at once wait for their answers, so that what the last page is told of waits its turn.
+/// The `Stream` object of wcs.md 1.4, as far as it is known while nothing flows.
+#[test]
+fn what_begins_and_what_ends_is_shown_as_a_stream() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    all_hooks(&home, &hooks);
+    let weir = home.start();
+    let mut page = Page::established(&weir);
+    publishes(&mut page, "S1", "cam");
+    page.hears("setRemoteSDP");
+    stops(&mut page, "S1", "cam");
+    assert_eq!(page.status().0, "UNPUBLISHED");
+    let known = json!({"mediaSessionId": "S1", "name": "cam", "published": true, "record": false, "width": 0, "height": 0,
+        "bitrate": 0, "minBitrate": 0, "maxBitrate": 0, "quality": 0, "history": false, "gop": 0, "fps": 0,
+        "audioBitrate": 0, "codecImpl": "", "transport": "UDP", "cvoExtension": false, "mediaType": "publish",
+        "audioState": {"muted": false}, "videoState": {"muted": false}, "mediaProvider": "WebRTC", "custom": {"of": "S1"}});
+    for (method, status) in
+        [("publishStream", "PENDING"), ("unPublishStream", "PENDING"), ("StreamStatusEvent", "UNPUBLISHED")]
+    {
+        let body = hooks.wait(method, |_| true).body;
+        assert!(object_has(&body, &known) && body["createDate"].is_u64(), "{method}: {body}");
+        assert_eq!(body["status"], status, "{method}");
+        assert_eq!(body.get("sdp").is_some(), method == "publishStream", "{method}");
+    }
+}
+
 #[test]
 fn a_verdict_is_not_asked_for_before_what_was_told_has_arrived() {
     let (home, hooks) = (Home::new(), HookServer::start());
@@ -225,6 +251,26 @@ fn an_error_counts_where_connect_said_so_and_not_otherwise() {
     assert_eq!(hooks.wait("pushLogs", |_| true).body["logs"], "one\ntwo");
     page.say("submitBugReport", &json!({"text": "it hangs", "type": "no_media"}));
     hooks.wait("submitBugReport", |body| body["text"] == "it hangs");
+}
+
+#[test]
+fn what_became_of_a_snapshot_is_told() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    all_hooks(&home, &hooks);
+    let weir = home.start();
+    let _publisher = Publisher::start(Clip::LONG, &rtmp(&weir, "cam"));
+    weir.wait_frames("cam", 10);
+    let mut page = Page::established(&weir);
+    for (session, name, event, status, info) in [
+        ("P1", "cam", "snapshotCompleted", "SNAPSHOT_COMPLETE", Value::Null),
+        ("P2", "nobody", "snapshotFailed", "FAILED", json!("Stream not found")),
+    ] {
+        page.say("snapshot", &json!({"mediaSessionId": session, "name": name}));
+        assert_eq!(page.hears("notifyStreamEvent")["type"], event);
+        let told = hooks.wait("StreamStatusEvent", |body| body["mediaSessionId"] == session).body;
+        let fields = json!({"name": name, "status": status, "published": false, "info": info, "appKey": APP});
+        assert!(object_has(&told, &fields), "{told}");
+    }
 }
 
 #[test]
@@ -597,6 +643,33 @@ fn an_encoder_is_asked_about_told_of_and_ended() {
     weir.wait_frames("cam", 10);
     drop(again);
     hooks.wait("StreamStatusEvent", |body| body["status"] == "UNPUBLISHED");
+}
+
+#[test]
+fn an_rtmp_players_last_word_comes_before_that_of_its_connection() {
+    let (home, hooks) = (Home::new(), HookServer::start());
+    home.hooks(FLASH, &hooks, &Method::ALL);
+    let weir = home.start();
+    let _publisher = Publisher::start(Clip::LONG, &rtmp(&weir, "cam"));
+    weir.wait_frames("cam", 10);
+    let uri = format!("{}?who=me", rtmp(&weir, "cam"));
+    let player = Process::start("ffmpeg", move |command| {
+        command.args(["-v", "error", "-nostdin", "-i", &uri, "-c", "copy", "-f", "null", "-"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    });
+    let playing = hooks.wait("StreamStatusEvent", |body| body["status"] == "PLAYING");
+    let whose = playing.body["sessionId"].clone();
+    drop(player);
+    hooks.wait("ConnectionStatusEvent", |body| body["status"] == "DISCONNECTED" && body["sessionId"] == whose);
+    let calls = hooks.calls().into_iter().filter(|call| call.body["sessionId"] == whose);
+    let told: Vec<_> =
+        calls.map(|call| (call.method, call.body["status"].clone(), call.body["custom"].clone())).collect();
+    let word = |method: &str, status: &str, custom: Value| (method.to_owned(), json!(status), custom);
+    let last = [
+        word("StreamStatusEvent", "STOPPED", json!({"who": "me"})),
+        word("ConnectionStatusEvent", "DISCONNECTED", json!({})),
+    ];
+    assert_eq!(told[told.len() - 2..], last, "{told:#?}");
 }
 
 /// Under a name that the hook server has put in place of the encoder's.

@@ -63,7 +63,7 @@ fn a_recording_is_finished() {
         "shutdown: all is ended",
     ];
     assert!(order.windows(2).all(|two| at(two[0]) < at(two[1])), "{log:#?}");
-    assert!(log[at("stream ended:")].contains("stream ended: Stopped by server shutdown"), "{log:#?}");
+    assert!(log[at("stream ended:")].contains("stream ended: Requested stream shutdown"), "{log:#?}");
     assert!(log[at("recording finished")].contains("recovered=false"));
 }
 

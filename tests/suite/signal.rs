@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::page::Page;
 use crate::support;
-use crate::support::{Home, SOON, wait};
+use crate::support::{Home, SOON, Signal, wait};
 use serde_json::{Value, json};
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -81,6 +81,32 @@ fn a_publisher_that_rest_ends_is_told() {
     weir.done("/rest-api/stream/terminate", &json!({"mediaSessionId": "S"}));
     assert_eq!(page.status(), failed("Stopped by rest /terminate"));
     assert!(weir.pipelines("publish-webrtc").is_empty());
+}
+
+#[test]
+fn the_last_word_on_every_session_comes_before_the_socket_is_closed() {
+    let home = Home::new();
+    let weir = home.start();
+    let mut page = Page::established(&weir);
+    page.publish("S", "s", OFFER);
+    page.hears("setRemoteSDP");
+    let connection = weir.stream("s").unwrap()["sessionId"].clone();
+    weir.done("/rest-api/connection/terminate", &json!({"sessionId": connection}));
+    assert_eq!(page.status(), ("UNPUBLISHED".into(), "Stopped by session disconnect".into()));
+    assert_eq!(page.closed(), CloseCode::Policy);
+
+    let (mut publisher, mut player) = (Page::established(&weir), Page::established(&weir));
+    publisher.publish("S", "s", OFFER);
+    publisher.hears("setRemoteSDP");
+    player.play("P", "s", OFFER);
+    assert_eq!(player.status().0, "PENDING");
+    weir.signal(Signal::TERM);
+    assert_eq!(publisher.status(), failed("Requested stream shutdown"));
+    assert_eq!(player.status().0, "FAILED");
+    for mut page in [publisher, player] {
+        assert_eq!(page.closed(), CloseCode::Away);
+    }
+    assert_eq!(weir.ended().0.code(), Some(0));
 }
 
 #[test]

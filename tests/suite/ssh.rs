@@ -344,6 +344,28 @@ fn a_person_has_a_shell_with_editing_and_history() {
 }
 
 #[test]
+fn a_user_who_is_changed_or_removed_has_no_more_in_an_open_shell() {
+    let home = Home::new();
+    let weir = start(&home);
+    let admin = |line: &str| {
+        let (code, _, err) = Client::new(&home, &weir).password("hunter2").run(&[line]);
+        assert_eq!(code, 0, "{err}");
+    };
+    admin("add user -r admin bob hunter3");
+    let mut screen = Screen::open(Client::new(&home, &weir).user("bob").password("hunter3"), &[]);
+    screen.until(PROMPT);
+    admin("remove user bob");
+    admin("add user bob hunter4");
+    screen.send("remove user admin\r");
+    assert!(screen.until(PROMPT).contains("only an admin may do that"));
+    admin("remove user bob");
+    screen.send("show apps\r");
+    let (code, shown) = screen.end();
+    assert!(code == 1 && !shown.contains("flashStreamingApp"), "{code}: {shown}");
+    weir.stop();
+}
+
+#[test]
 fn a_program_sends_lines_and_stops_at_the_first_that_fails() {
     let home = Home::new();
     let weir = start(&home);

@@ -52,6 +52,22 @@ fn certificates_are_verified() {
 }
 
 #[test]
+fn a_server_may_have_an_ipv6_address() {
+    let homes = [Home::new(), Home::new()];
+    let origin = homes[0].start();
+    let _publisher = Publisher::start(Clip::LONG, &origin.rtmp("cam"));
+    origin.wait_frames("cam", 5);
+    let proxy = TlsProxy::at_ipv6(homes[0].path(), origin.port_of("ws.port"));
+    let ca = format!("wcs_agent_ca_file={}", proxy.ca.display());
+    let edge = homes[1].setup().set("wcs_agent_ssl=true").set(&ca).start();
+    let uri = format!("wss://[::1]:{}", proxy.port);
+    edge.done("/rest-api/pull/pull", &json!({"uri": uri, "remoteStreamName": "cam"}));
+    edge.wait_frames("cam", 10);
+    assert_eq!(agent(&edge, |agent| agent["localStreamName"] == "cam")["uri"], format!("{uri}/websocket"));
+    edge.done("/rest-api/pull/terminate", &json!({"uri": uri}));
+}
+
+#[test]
 fn servers_speak_over_the_certificate_that_one_made_itself() {
     let homes = [Home::new(), Home::new()];
     let origin = homes[0].setup().set("wss.port=0").start();

@@ -35,11 +35,10 @@ impl Console {
     pub(super) fn show_apps(&self, who: &Who, call: &Call) -> Output {
         let book = self.applications.book();
         let rows = book.all().filter(|app| sees(who, app)).map(|app| shown(app)).collect();
-        let mut columns = COLUMNS.to_vec();
-        if call.has("detail") {
-            columns.extend(DETAILS);
+        match call.has("detail") {
+            true => Output::Details(List { rows, columns: [&COLUMNS[..], &DETAILS].concat() }),
+            false => Output::List(List { rows, columns: COLUMNS.to_vec() }),
         }
-        Output::List(List { rows, columns })
     }
 
     pub(super) fn show_app_rest_methods(&self, who: &Who, call: &Call) -> Done {

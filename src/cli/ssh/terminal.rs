@@ -44,7 +44,12 @@ impl Terminal {
         }
         let mut code = 0;
         while let Some(line) = self.line(PROMPT, false).await {
-            match self.carry_out(console, who, &line).await {
+            let Some(who) = console.as_now(who) else {
+                self.complain(&format!("the user {} is removed\n", who.name)).await;
+                code = 1;
+                break;
+            };
+            match self.carry_out(console, &who, &line).await {
                 Some(0) => {}
                 Some(failed) if person => code = failed,
                 other => {

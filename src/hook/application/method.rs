@@ -26,8 +26,8 @@ macro_rules! methods {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Whether weir has an occasion to call it. The others concern telephony, which weir does not do; they may
-            /// be enabled, so that scripts written for WCS go on working.
+            /// Whether weir has an occasion to call it. The others concern what weir does not do, telephony above all;
+            /// they may be enabled, so that scripts written for WCS go on working.
             pub fn is_called(self) -> bool {
                 match self { $(Self::$variant => $called,)* }
             }
@@ -42,7 +42,7 @@ methods! {
     PublishStream "publishStream" true,
     UnPublishStream "unPublishStream" true,
     PlayStream "playStream" true,
-    PauseStream "pauseStream" true,
+    PauseStream "pauseStream" false,
     StopStream "stopStream" true,
     Snapshot "snapshot" true,
     StreamStatusEvent "StreamStatusEvent" true,
@@ -53,7 +53,7 @@ methods! {
     DataStatusEvent "DataStatusEvent" true,
     PushLogs "pushLogs" true,
     SubmitBugReport "submitBugReport" true,
-    BugReportStatusEvent "BugReportStatusEvent" true,
+    BugReportStatusEvent "BugReportStatusEvent" false,
     SessionDebug "sessionDebug" false,
     SessionDebugStatusEvent "SessionDebugStatusEvent" false,
     Call "call" false,

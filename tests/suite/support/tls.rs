@@ -1,10 +1,11 @@
 //! Certificates for servers of the tests, and TLS in front of a server that has none.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -68,15 +69,25 @@ impl TlsProxy {
 
     /// One whose certificate is changed before it is signed.
     pub fn with(dir: &Path, to: u16, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        Self::at("127.0.0.1:0", dir, to, change)
+    }
+
+    /// One that is at the IPv6 loopback, and has a certificate for its address.
+    pub fn at_ipv6(dir: &Path, to: u16) -> Self {
+        let address = SanType::IpAddress(Ipv6Addr::LOCALHOST.into());
+        Self::at("[::1]:0", dir, to, |params| params.subject_alt_names.push(address))
+    }
+
+    fn at(own: &str, dir: &Path, to: u16, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let Certificate { ca, chain, key } = Certificate::with(dir, change);
-        let own = CertificateDer::from_pem_file(chain).unwrap();
+        let certificate = CertificateDer::from_pem_file(chain).unwrap();
         let key = PrivateKeyDer::from_pem_file(key).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let config = config.with_single_cert(vec![own], key).unwrap();
+        let config = config.with_single_cert(vec![certificate], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(own)).unwrap();
         let port = listener.local_addr().unwrap().port();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
