@@ -77,12 +77,26 @@ pub enum FeedEvent {
     Rest(Rest),
 }
 
-/// A recording's place in a stream. Dropping it ends the feed with the next frame: both halves hand over what they
-/// hold and end their part.
+/// A recording's place in a stream. Dropping it ends the feed: both halves hand over what they hold and end their part.
 pub struct Feed {
     _link: Link,
     supplies: Vec<(Kind, Sender<Input>)>,
     beginning: Beginning,
+    leader: Weak<Mutex<Leader>>,
+    follower: Weak<Mutex<Follower>>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Halves that the stream has dropped already have left by themselves.
+        if let Some(leader) = self.leader.upgrade() {
+            owned(&leader).half.leave();
+        }
+        // After the leader, which has told all its cuts by now.
+        if let Some(follower) = self.follower.upgrade() {
+            owned(&follower).leave();
+        }
+    }
 }
 
 /// Where the tracks of a feed begin, as it becomes known: the feed before it ends there.
@@ -145,6 +159,8 @@ impl Feed {
             lost: false,
             steady: Steady::default(),
         };
+        let leader = Arc::new(Mutex::new(leader));
+        let (leading, mut following) = (Arc::downgrade(&leader), Weak::new());
         let follows = leads == Kind::Video && kinds.contains(&Kind::Audio);
         let link = match (leads, follows) {
             (Kind::Video, true) => {
@@ -160,15 +176,16 @@ impl Feed {
                     changed: false,
                     steady: Steady::default(),
                 };
-                let (leader, follower) = (Arc::new(Mutex::new(leader)), Arc::new(Mutex::new(follower)));
-                owned(&leader).follower = Arc::downgrade(&follower);
-                owned(&follower).leader = Arc::downgrade(&leader);
+                let follower = Arc::new(Mutex::new(follower));
+                following = Arc::downgrade(&follower);
+                owned(&leader).follower = following.clone();
+                owned(&follower).leader = leading.clone();
                 fanout.join(Box::new(leader), Box::new(follower))
             }
-            (Kind::Video, false) => fanout.join(Box::new(Arc::new(Mutex::new(leader))), Box::new(Ignore)),
-            (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(Arc::new(Mutex::new(leader)))),
+            (Kind::Video, false) => fanout.join(Box::new(leader), Box::new(Ignore)),
+            (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(leader)),
         };
-        Self { _link: link, supplies, beginning }
+        Self { _link: link, supplies, beginning, leader: leading, follower: following }
     }
 
     /// Where its tracks begin.
@@ -243,18 +260,31 @@ struct Half {
     supplies: Receiver<Input>,
     waiting: VecDeque<Frame>,
     waiting_bytes: usize,
-    events: UnboundedSender<FeedEvent>,
+    /// `None` once the half has left.
+    events: Option<UnboundedSender<FeedEvent>>,
     beginning: Beginning,
 }
 
 impl Half {
     fn new(kind: Kind, supplies: Receiver<Input>, events: UnboundedSender<FeedEvent>, beginning: Beginning) -> Self {
-        Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events, beginning }
+        Self {
+            kind,
+            input: None,
+            supplies,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            events: Some(events),
+            beginning,
+        }
     }
 
     fn tell(&self, event: FeedEvent) {
         // A recorder that is gone has ended the feed already.
-        let _ = self.events.send(event);
+        let _ = self.events.as_ref().map(|events| events.send(event));
+    }
+
+    fn has_left(&self) -> bool {
+        self.events.is_none()
     }
 
     fn push(&mut self, frame: Frame) {
@@ -304,13 +334,21 @@ impl Half {
     }
 }
 
-impl Drop for Half {
-    fn drop(&mut self) {
+impl Half {
+    /// Hands over what it holds, ends the running part, and takes nothing more.
+    fn leave(&mut self) {
         self.close();
         if !self.waiting.is_empty() {
             let rest = Rest { kind: self.kind, frames: std::mem::take(&mut self.waiting) };
             self.tell(FeedEvent::Rest(rest));
         }
+        self.events = None;
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -378,6 +416,9 @@ impl Consumer for Arc<Mutex<Leader>> {
 
 impl Leader {
     fn take(&mut self, frame: &Frame) {
+        if self.half.has_left() {
+            return;
+        }
         if self.lost {
             self.half.tell(FeedEvent::Changed);
             return;
@@ -458,6 +499,9 @@ impl Consumer for Arc<Mutex<Follower>> {
 
 impl Follower {
     fn take(&mut self, frame: &Frame) {
+        if self.half.has_left() {
+            return;
+        }
         if self.lost {
             self.half.tell(FeedEvent::Changed);
             return;
@@ -500,8 +544,17 @@ impl Follower {
     }
 }
 
+impl Follower {
+    fn leave(&mut self) {
+        if !self.half.has_left() {
+            self.end();
+            self.half.leave();
+        }
+    }
+}
+
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.end();
+        self.leave();
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::container::choose;
-use super::finish::{Closing, Finisher};
+use super::finish::{Closing, Finisher, Patience};
 use super::index::Entry;
 use super::name::NameFacts;
 use super::{Rules, Tools, files, flows};
@@ -32,7 +32,7 @@ use crate::name::{MediaSessionId, StreamName};
 use crate::retry::Backoff;
 
 /// How long the halves of a feed may take to hand over what they hold.
-const HAND_OVER: Duration = Duration::from_millis(250);
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// How often the free space is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(2);
 /// When a recording that failed is tried again.
@@ -72,6 +72,7 @@ pub(super) struct Recorder {
     subscription: Subscription,
     view: watch::Receiver<StreamView>,
     stop: CancellationToken,
+    patience: Patience,
 }
 
 /// Why a feed has ended.
@@ -113,6 +114,7 @@ impl Recorder {
         recorded: Recorded,
         publisher: &SessionView,
         stop: &CancellationToken,
+        patience: &Patience,
     ) -> Option<(Self, watch::Receiver<RecorderView>)> {
         let subscription = stream.subscribe(Subscriber::Recorder).ok()?;
         let view = subscription.view();
@@ -133,6 +135,7 @@ impl Recorder {
             view,
             subscription,
             stop: stop.clone(),
+            patience: patience.clone(),
         };
         Some((recorder, state))
     }
@@ -329,7 +332,7 @@ impl Session {
                         self.next_part(feed, number, start).await?;
                     }
                     Some(FeedEvent::Overrun) => {
-                        return Err("the disk does not keep up with the stream".to_owned().into());
+                        return Err("the disk, or what transcodes the sound, does not keep up with the stream".to_owned().into());
                     }
                     Some(FeedEvent::Changed) => return Ok(End::Changed),
                     Some(FeedEvent::Lost(kind)) => self.lost(kind),
@@ -484,7 +487,7 @@ impl Session {
                 }
             }
         };
-        // A source that is silent drops its halves with its next frame only; what they hold is old by then.
+        // The halves have left with their feed, or leave now with a stream that has ended meanwhile.
         let _ = timeout(HAND_OVER, rests).await;
     }
 
@@ -505,6 +508,7 @@ impl Session {
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
             over: self.over.clone(),
+            patience: recorder.patience.clone(),
         };
         self.finishing.spawn(finisher.finish(writing, closing));
     }

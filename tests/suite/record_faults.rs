@@ -242,21 +242,21 @@ fn filled_up(format: &str, extension: &str, min_free: &str, free: u64, reason: &
 
 #[test]
 fn a_full_disk_stops_and_room_starts_it_again_mp4() {
-    if where_mounting_works("a_full_disk_stops_and_room_starts_it_again_mp4") {
+    if where_mounting_works("record_faults::a_full_disk_stops_and_room_starts_it_again_mp4") {
         filled_up("record_formats=h264-mp4", "mp4", "0", 400 << 10, "the disk is full");
     }
 }
 
 #[test]
 fn a_full_disk_stops_and_room_starts_it_again_mkv() {
-    if where_mounting_works("a_full_disk_stops_and_room_starts_it_again_mkv") {
+    if where_mounting_works("record_faults::a_full_disk_stops_and_room_starts_it_again_mkv") {
         filled_up("record_formats=h264-mkv", "mkv", "0", 400 << 10, "the disk is full");
     }
 }
 
 #[test]
 fn it_stops_before_the_disk_is_full() {
-    if where_mounting_works("it_stops_before_the_disk_is_full") {
+    if where_mounting_works("record_faults::it_stops_before_the_disk_is_full") {
         filled_up(
             "record_formats=h264-mp4",
             "mp4",

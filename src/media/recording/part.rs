@@ -78,6 +78,24 @@ impl Part {
         }
     }
 
+    /// Bytes that wait to be written, or to be transcoded first.
+    pub fn queued(&self) -> u64 {
+        self.inputs.iter().map(|(_, input)| input.source.current_level_bytes()).sum()
+    }
+
+    /// Leaves out the sound that still waits: transcoding it is what takes long. The pictures, and what has been
+    /// transcoded, are written. True when there is any.
+    pub fn leave_sound_out(&self) -> bool {
+        let sound = self.inputs.iter().filter(|(kind, _)| *kind == Kind::Audio).map(|(_, input)| &input.source);
+        let late: Vec<_> = sound.filter(|source| source.current_level_buffers() > 0).collect();
+        // Behind the source's own pad: there the list that is just being worked through comes buffer by buffer.
+        for pad in late.iter().filter_map(|source| source.static_pad("src")?.peer()) {
+            let media = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            pad.add_probe(media, |_, _| gst::PadProbeReturn::Handled);
+        }
+        !late.is_empty()
+    }
+
     /// How it ends.
     pub async fn ended(&mut self) -> PartEvent {
         match self.pipeline.events.recv().await {
