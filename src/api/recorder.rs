@@ -31,6 +31,7 @@ struct Wanted {
 
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object with fileTemplate and rotation")]
 #[schemars(rename = "RecorderConfig")]
 struct Config {
     file_template: Option<String>,

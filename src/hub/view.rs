@@ -21,6 +21,8 @@ pub struct Publisher {
     pub app_key: String,
     /// The connection it came by, as REST shows it.
     pub connection: String,
+    /// Who its page says it is, for the names of recordings.
+    pub login: Option<String>,
     /// WCS's word for the engine, for example `Flash` for RTMP.
     pub provider: &'static str,
     /// WCS's word for the kind of stream, for example `rtmp`.
@@ -64,6 +66,8 @@ pub struct SessionView {
     pub app_key: String,
     /// The connection.
     pub connection: String,
+    /// Who a publisher's page says it is.
+    pub login: Option<String>,
     /// WCS's word for the engine.
     pub provider: &'static str,
     /// WCS's word for the kind of stream.

@@ -27,6 +27,7 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::outbox::{Outbox, write};
+use super::streams;
 use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
 use crate::gate::{self, Action, Credentials};
@@ -86,6 +87,7 @@ pub(super) async fn run(
         id: Uuid::new_v4().to_string(),
         peer: peer.ip(),
         shown: Credentials::default(),
+        login: None,
         hook: None,
         joining: None,
         weir: false,
@@ -164,6 +166,8 @@ pub(super) struct Connection {
     peer: IpAddr,
     /// What it has shown as it connected.
     shown: Credentials,
+    /// Who it has said it is.
+    pub(super) login: Option<String>,
     /// Set once the connection is established.
     pub(super) hook: Option<Arc<hook::Session>>,
     joining: Option<Joining>,
@@ -322,6 +326,7 @@ impl Connection {
         let hooks = self.signal.hooks.clone();
         self.weir = hello.weir_path.is_some();
         self.shown = Credentials::of_custom(data.get("custom"));
+        self.login = streams::login(data.get("custom"));
         self.joining = Some(Joining {
             hello: data.clone(),
             client_version: hello.client_version.unwrap_or_default(),

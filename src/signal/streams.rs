@@ -48,6 +48,7 @@ impl Connection {
         let opening = Opening {
             signal: self.signal.clone(),
             connection: self.id.clone(),
+            login: self.login.clone(),
             teller: Arc::new(Teller {
                 outbox: self.outbox.clone(),
                 over: session.over.clone(),
@@ -129,6 +130,8 @@ impl Connection {
 struct Opening {
     signal: Signal,
     connection: String,
+    /// Who the page said it is as it connected.
+    login: Option<String>,
     teller: Arc<Teller>,
     id: MediaSessionId,
     /// What the browser said.
@@ -185,6 +188,7 @@ impl Opening {
             session: self.id.clone(),
             app_key: self.teller.hook.app_key().to_owned(),
             connection: self.connection.clone(),
+            login: login(self.said.get("custom")).or_else(|| self.login.clone()),
             provider: "WebRTC",
             media_type: "publish",
             transport: "UDP",
@@ -365,6 +369,11 @@ impl Teller {
 }
 
 /// What is known of a session before it is one.
+/// Who a page says it is, in the `custom` of its connection or of a stream, as the pages of WCS's rooms do.
+pub(super) fn login(custom: Option<&Value>) -> Option<String> {
+    custom?.get("login")?.as_str().map(str::to_owned)
+}
+
 fn first_shown(said: &Object) -> Object {
     let mut shown = said.clone();
     shown.retain(|field, _| !["sdp", "constraints", "localMediaInfo"].contains(&field.as_str()));
