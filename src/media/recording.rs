@@ -188,9 +188,27 @@ impl Feed {
         Self { _link: link, supplies, beginning, leader: leading, follower: following }
     }
 
+    /// Ends the feed with the next frame of each track, which the feed that follows it has then too: where that one begins
+    /// is known by then.
+    pub fn make_way(mut self) {
+        self.leader = Weak::new();
+        self.follower = Weak::new();
+    }
+
     /// Where its tracks begin.
     pub fn beginning(&self) -> Beginning {
         self.beginning.clone()
+    }
+
+    /// Hands over what waits for its batch to be full, of tracks that have brought nothing since this was last called: a
+    /// source that falls silent leaves nothing behind that only its next frame would put into the file.
+    pub fn settle(&self) {
+        if let Some(leader) = self.leader.upgrade() {
+            owned(&leader).half.settle();
+        }
+        if let Some(follower) = self.follower.upgrade() {
+            owned(&follower).half.settle();
+        }
     }
 
     /// Hands the part that was asked for to both halves.
@@ -260,6 +278,8 @@ struct Half {
     supplies: Receiver<Input>,
     waiting: VecDeque<Frame>,
     waiting_bytes: usize,
+    /// Nothing has come since it was last looked at.
+    quiet: bool,
     /// `None` once the half has left.
     events: Option<UnboundedSender<FeedEvent>>,
     beginning: Beginning,
@@ -273,6 +293,7 @@ impl Half {
             supplies,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            quiet: false,
             events: Some(events),
             beginning,
         }
@@ -289,6 +310,7 @@ impl Half {
 
     fn push(&mut self, frame: Frame) {
         self.beginning.note(self.kind, frame.time);
+        self.quiet = false;
         self.waiting_bytes += frame.size;
         let first = self.waiting.front().map_or(frame.time, |first| first.time);
         let full = frame.time.abs_diff(first) + frame.duration() >= BATCH;
@@ -302,6 +324,13 @@ impl Half {
             self.waiting_bytes = 0;
             self.tell(FeedEvent::Overrun);
         }
+    }
+
+    fn settle(&mut self) {
+        if self.quiet {
+            self.flush();
+        }
+        self.quiet = true;
     }
 
     fn flush(&mut self) {

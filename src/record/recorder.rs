@@ -32,7 +32,9 @@ use crate::name::{MediaSessionId, StreamName};
 use crate::retry::Backoff;
 
 /// How long the halves of a feed may take to hand over what they hold.
-const HAND_OVER: Duration = Duration::from_secs(2);
+const HAND_OVER: Duration = Duration::from_millis(250);
+/// How often it is looked whether a source has fallen silent.
+const SETTLE: Duration = Duration::from_millis(400);
 /// How often the free space is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(2);
 /// When a recording that failed is tried again.
@@ -286,7 +288,10 @@ impl Recording {
     /// Leaves the stream, and waits until every file is in place.
     async fn end(self, closing: Closing) {
         let Self { feed, mut events, mut session } = self;
-        drop(feed);
+        match &closing.next {
+            Some(_) => feed.make_way(),
+            None => drop(feed),
+        }
         if let Some(before) = session.before.take() {
             Box::pin(before.end(closing.clone())).await;
         }
@@ -326,6 +331,8 @@ impl Session {
         tokio::pin!(changed);
         let mut space = interval(SPACE_CHECK);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settling = interval(SETTLE);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -344,6 +351,7 @@ impl Session {
                 failure = part_failure(&mut self.writing) => return Err(failure.into()),
                 other = &mut changed => return Ok(if other { End::Changed } else { End::Over }),
                 _ = space.tick() => self.look(rules)?,
+                _ = settling.tick() => feed.settle(),
             }
         }
     }
@@ -489,7 +497,8 @@ impl Session {
                 }
             }
         };
-        // The halves have left with their feed, or leave now with a stream that has ended meanwhile.
+        // The halves have left with their feed, or leave with the next frame; what those of a silent track hold is old by
+        // then, and the next feed has it.
         let _ = timeout(HAND_OVER, rests).await;
     }
 

@@ -213,7 +213,6 @@ mod tests {
             session: MediaSessionId::random(),
             app_key: "defaultApp".into(),
             connection: "c".into(),
-            login: None,
             provider: "WebRTC",
             transport: "UDP",
         };
