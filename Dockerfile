@@ -80,6 +80,9 @@ RUN groupadd --gid 10001 weir \
  && install -d -o weir -g weir /var/lib/weir/records /var/lib/weir/data
 COPY --from=build /usr/local/bin/weir /usr/local/bin/weir
 COPY conf /etc/weir
+# Each thread that takes memory would have a heap of its own, up to eight a core, and what streams that have ended leave
+# free in one is no use to another.
+ENV MALLOC_ARENA_MAX=2
 USER 10001:10001
 # The working directory is where the defaults `records` and `data` come to lie.
 WORKDIR /var/lib/weir

@@ -33,7 +33,7 @@ pub use limits::Limits;
 pub use record::{Container, Record, RecordFormats, WebmAudio};
 pub use rtmp::Rtmp;
 pub use rtsp::Rtsp;
-pub use source::{Origin, Problem, Problems};
+pub use source::{Origin, Problem, Problems, Unusable};
 pub use ssh::Ssh;
 pub use targets::TargetRule;
 pub use tls::Tls;

@@ -17,6 +17,7 @@ use url::form_urlencoded;
 
 use crate::config;
 use crate::config::Secret;
+use crate::meter::Meter;
 
 /// How long an address waits after a wrong password until its next one is looked at.
 const WAIT: Duration = Duration::from_secs(1);
@@ -32,6 +33,19 @@ pub enum Action {
     Publish,
     /// Take from it, look at its picture, or ask whether it is there.
     Play,
+}
+
+impl Refusal {
+    /// One word for the counters.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Missing(..) => "missing",
+            Self::Expired => "expired",
+            Self::Token(_) => "token",
+            Self::Password => "password",
+            Self::Wait => "wait",
+        }
+    }
 }
 
 impl Action {
@@ -89,11 +103,12 @@ struct Bolts {
     publish: Option<Secret>,
     play: Option<Secret>,
     guessers: Mutex<HashMap<IpAddr, Instant>>,
+    meter: Meter,
 }
 
 impl Gate {
-    /// What the settings ask for; nothing where they say nothing.
-    pub fn new(settings: &config::Gate) -> Self {
+    /// What the settings ask for; nothing where they say nothing. `meter` counts who is refused.
+    pub fn new(settings: &config::Gate, meter: Meter) -> Self {
         let config::Gate { token_secret: secret, token_publish, token_play, publish_password, play_password } =
             settings;
         if secret.is_none() && publish_password.is_none() && play_password.is_none() {
@@ -107,6 +122,7 @@ impl Gate {
             publish: publish_password.clone(),
             play: play_password.clone(),
             guessers: Mutex::default(),
+            meter,
         })))
     }
 
@@ -130,6 +146,7 @@ impl Gate {
             Err(refusal) => refusal,
         };
         let (stream, action) = (crate::name::mask(name), action.word());
+        bolts.meter.denied(action, refusal.word());
         match refusal {
             Refusal::Password => tracing::warn!(%peer, %stream, action, "{refusal}"),
             _ => tracing::info!(%peer, %stream, action, "{refusal}"),
@@ -280,6 +297,10 @@ mod tests {
         }
     }
 
+    fn gate_of(settings: &config::Gate) -> Gate {
+        Gate::new(settings, Meter::default())
+    }
+
     fn refused(gate: &Gate, action: Action, name: &str) -> Result<(), String> {
         let (stream, shown) = gate.split(name);
         gate.check(action, &stream, &shown, HERE).map_err(|refusal| refusal.to_string())
@@ -287,7 +308,7 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_by_default_and_names_stay() {
-        let gate = Gate::new(&settings());
+        let gate = gate_of(&settings());
         assert_eq!(gate.split("cam?token=x"), ("cam?token=x".into(), Credentials::default()));
         assert_eq!(refused(&gate, Action::Publish, "cam"), Ok(()));
         assert_eq!(gate.own(Action::Play, "cam"), None);
@@ -295,7 +316,7 @@ mod tests {
 
     #[test]
     fn credentials_leave_the_name() {
-        let gate = Gate::new(&config::Gate { play_password: secret("p"), ..settings() });
+        let gate = gate_of(&config::Gate { play_password: secret("p"), ..settings() });
         for (given, name) in [
             ("cam", "cam"),
             ("cam?token=1.a", "cam"),
@@ -320,7 +341,7 @@ mod tests {
 
     #[test]
     fn tokens_open_what_they_name() {
-        let gate = Gate::new(&config::Gate { token_secret: secret("0123456789abcdef"), ..settings() });
+        let gate = gate_of(&config::Gate { token_secret: secret("0123456789abcdef"), ..settings() });
         let token = |action, name: &str| {
             let custom = gate.own(action, name).unwrap();
             custom["token"].as_str().unwrap().to_owned()
@@ -338,7 +359,7 @@ mod tests {
         assert_eq!(gate.check(Action::Play, url, &shown, HERE), Ok(()));
         let only_publishers =
             config::Gate { token_secret: secret("0123456789abcdef"), token_play: false, ..settings() };
-        let gate = Gate::new(&only_publishers);
+        let gate = gate_of(&only_publishers);
         assert_eq!(refused(&gate, Action::Play, "cam"), Ok(()));
         assert!(refused(&gate, Action::Publish, "cam").is_err());
     }
@@ -347,14 +368,14 @@ mod tests {
     fn either_of_both_will_do() {
         let both =
             config::Gate { token_secret: secret("0123456789abcdef"), publish_password: secret("s3cret"), ..settings() };
-        let gate = Gate::new(&both);
+        let gate = gate_of(&both);
         assert_eq!(refused(&gate, Action::Publish, "cam?password=s3cret"), Ok(()));
         assert!(refused(&gate, Action::Play, "cam?password=s3cret").unwrap_err().contains("takes a token"));
     }
 
     #[test]
     fn who_guesses_waits_and_others_do_not() {
-        let gate = Gate::new(&config::Gate { play_password: secret("right"), ..settings() });
+        let gate = gate_of(&config::Gate { play_password: secret("right"), ..settings() });
         let bolts = gate.0.as_ref().unwrap();
         let right = Secret::new("right");
         let now = Instant::now();
@@ -375,7 +396,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_name_makes_it_panic(name in "\\PC{0,80}") {
-            let gate = Gate::new(&config::Gate { play_password: secret("p"), ..settings() });
+            let gate = gate_of(&config::Gate { play_password: secret("p"), ..settings() });
             let (stream, _) = gate.split(&name);
             prop_assert!(gate.split(&stream).1 == Credentials::default());
         }

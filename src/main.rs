@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use weir::cli::ctl;
-use weir::config::{Config, Problems, lifetime};
+use weir::config::{Config, Problems, Unusable, lifetime};
 use weir::gate::Action;
 use weir::media::{self, Catalog, Verdict};
 use weir::name::StreamName;
@@ -165,8 +165,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            // What the operator gave cannot be used: 2. Everything else: 1.
-            ExitCode::from(if error.is::<Problems>() { 2 } else { 1 })
+            // What the operator gave cannot be used, and trying again is of no use: 2. Everything else: 1.
+            ExitCode::from(if error.is::<Problems>() || error.is::<Unusable>() { 2 } else { 1 })
         }
     }
 }

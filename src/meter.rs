@@ -50,6 +50,24 @@ const LIMITS: [&str; 14] = [
     "reserved_descriptors",
 ];
 
+/// Where somebody is not let in, and why: what REST and the command line log in with, what a stream asks for.
+const DENIALS: [(&str, &str); 14] = [
+    ("rest", "password"),
+    ("rest", "token"),
+    ("rest", "busy"),
+    ("ssh", "password"),
+    ("publish", "missing"),
+    ("publish", "expired"),
+    ("publish", "token"),
+    ("publish", "password"),
+    ("publish", "wait"),
+    ("play", "missing"),
+    ("play", "expired"),
+    ("play", "token"),
+    ("play", "password"),
+    ("play", "wait"),
+];
+
 /// A kind of call and how it ended. The kinds are few and ours: no label's value comes from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -60,6 +78,12 @@ struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Limit {
     limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Denial {
+    door: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +114,7 @@ struct Counters {
     hooks: Family<Hook, Histogram, fn() -> Histogram>,
     scripts: Family<Run, Histogram, fn() -> Histogram>,
     refusals: Family<Limit, Counter>,
+    denials: Family<Denial, Counter>,
     streams: Counter,
     interruptions: Counter,
     retries: Counter,
@@ -105,6 +130,8 @@ impl Default for Meter {
         let refusals = Family::default();
         // There from the start, so that the first one is a rise and no new series.
         LIMITS.iter().for_each(|limit| drop(refusals.get_or_create(&Limit { limit })));
+        let denials = Family::default();
+        DENIALS.iter().for_each(|&(door, reason)| drop(denials.get_or_create(&Denial { door, reason })));
         let first_views: Family<_, _, fn() -> _> =
             Family::new_with_constructor((|| Histogram::new(FIRST_FRAME_SECONDS)) as fn() -> Histogram);
         ENGINES.iter().for_each(|engine| drop(first_views.get_or_create(&Engine { engine })));
@@ -118,6 +145,7 @@ impl Default for Meter {
             hooks: Family::new_with_constructor(|| Histogram::new(HOOK_SECONDS)),
             scripts,
             refusals,
+            denials,
             streams: Counter::default(),
             interruptions: Counter::default(),
             retries: Counter::default(),
@@ -157,6 +185,11 @@ impl Meter {
         self.0.refusals.get_or_create(&Limit { limit }).inc();
     }
 
+    /// Somebody was not let in at `door`, for `reason`. Both are words of ours; those in use have a series from the start.
+    pub fn denied(&self, door: &'static str, reason: &'static str) {
+        self.0.denials.get_or_create(&Denial { door, reason }).inc();
+    }
+
     /// Makes all of it part of what a registry shows.
     pub fn show(&self, registry: &mut Registry) {
         let all = &self.0;
@@ -170,6 +203,8 @@ impl Meter {
         let help = "Time of each run of the script that sees recordings, by its result: ok, failed, ended";
         registry.register("weir_record_script_seconds", help, all.scripts.clone());
         registry.register("weir_refusals", "What was refused, by the setting that limits it", all.refusals.clone());
+        let help = "Who was not let in: where (rest, ssh, publish, play) and why";
+        registry.register("weir_denials", help, all.denials.clone());
         for (name, help, counter) in [
             ("weir_streams_started", "Streams that were started", &all.streams),
             ("weir_stream_interruptions", "Sources that went away while their stream stayed", &all.interruptions),

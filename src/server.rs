@@ -78,7 +78,7 @@ impl Server {
     /// sentence for the operator.
     pub async fn start(config: Config, data: &Path, pipelines: Option<&Path>) -> Result<Self> {
         media::init().map_err(anyhow::Error::msg).context("GStreamer does not start")?;
-        let catalog = Catalog::load(pipelines).context("the launch templates cannot be used")?;
+        let catalog = Catalog::load(pipelines).context(unusable("the launch templates cannot be used"))?;
         let catalog = catalog.with_fdk_aac(config.aac.fdk);
         for (_, verdict) in catalog.check() {
             if let media::Verdict::Fails(problem) = verdict {
@@ -109,7 +109,7 @@ impl Server {
         let hub = Hub::start(events, admission.clone(), &tasks);
         let hooks = start_hooks(&config, applications.clone(), (&store, &hub), meter.clone(), &tasks).await?;
         let running = Pipelines::default();
-        let gate = gate(&config);
+        let gate = gate(&config, meter.clone());
         let scripts = Scripts::start(script, index.clone(), hub.events().clone(), &tasks);
         let recorders = Recorders::start(
             record::Tools {
@@ -125,7 +125,7 @@ impl Server {
             &tasks,
         );
         let pulls = Pulls::start(
-            pull_tools(&config, catalog.clone(), running.clone(), hub.clone(), admission.clone())?,
+            pull_tools(&config, catalog.clone(), running.clone(), (hub.clone(), admission.clone()), gate.clone())?,
             &tasks,
         );
         let relay = Arc::new(Relay::start(relay_config(&config)).context("the viewers' port (webrtc.port)")?);
@@ -148,7 +148,10 @@ impl Server {
             settings: config.settings().into(),
         };
         let access = match config.http.auth {
-            true => Access::guarded(console.users.clone(), config.http.api_token.clone().map(|token| token.0)),
+            true => {
+                let token = config.http.api_token.clone().map(|token| token.0);
+                Access::guarded(console.users.clone(), token, meter.clone())
+            }
             false => Access::open(),
         };
         let signal = Signal {
@@ -182,7 +185,7 @@ impl Server {
             admission,
             peer: Ipv4Addr::UNSPECIFIED.into(),
             refused: None,
-            meter,
+            meter: meter.clone(),
             ledger,
             ports: api::Ports::default(),
             access,
@@ -192,7 +195,7 @@ impl Server {
             ending: CancellationToken::new(),
         };
         let listeners = Listeners::start(&config, &data, &tasks, (api.clone(), signal, encoders)).await?;
-        let ssh = start_ssh(&config, &data, console.clone()).await?;
+        let ssh = start_ssh(&config, &data, console.clone(), meter).await?;
         let local = Local::start(&data, console).with_context(|| format!("no command line in {}", data.display()))?;
         let ports = data.join(PORTS);
         let server = Self {
@@ -273,6 +276,11 @@ impl Server {
     }
 }
 
+/// What the operator has to mend before another start is of use.
+fn unusable(what: impl Into<String>) -> config::Unusable {
+    config::Unusable(what.into())
+}
+
 async fn within(deadline: Duration, job: impl Future<Output = ()>) -> bool {
     tokio::time::timeout(deadline, job).await.is_ok()
 }
@@ -297,7 +305,7 @@ fn directory(path: &Path, setting: &str) -> Result<PathBuf> {
 }
 
 /// The command line over SSH, where it is switched on.
-async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Option<Listener>> {
+async fn start_ssh(config: &Config, data: &Path, console: Console, meter: Meter) -> Result<Option<Listener>> {
     let settings = &config.ssh;
     let Some(port) = settings.port else { return Ok(None) };
     let options = ssh::Options {
@@ -306,7 +314,7 @@ async fn start_ssh(config: &Config, data: &Path, console: Console) -> Result<Opt
         max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
     };
     let data = data.to_owned();
-    let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console)).await??;
+    let ssh = tokio::task::spawn_blocking(move || Ssh::new(&data, options, console, meter)).await??;
     let serve = move |stream, peer, stop| ssh::serve(ssh.clone(), stream, peer, stop);
     let address = SocketAddr::new(config.ip_local, port);
     let listener = Listener::start(address, serve).await;
@@ -326,10 +334,11 @@ async fn users(store: &Store) -> Result<Users> {
 /// The operator's folder of pages, which is theirs to make.
 fn web_root(config: &Config) -> Result<Option<Arc<Path>>> {
     let Some(folder) = &config.http.web_root else { return Ok(None) };
-    let real =
-        folder.canonicalize().with_context(|| format!("cannot use the folder {} (web_root)", folder.display()))?;
+    let real = folder
+        .canonicalize()
+        .with_context(|| unusable(format!("cannot use the folder {} (web_root)", folder.display())))?;
     if !real.is_dir() {
-        bail!("{} is no folder (web_root)", folder.display());
+        bail!(unusable(format!("{} is no folder (web_root)", folder.display())));
     }
     Ok(Some(real.into()))
 }
@@ -364,27 +373,27 @@ fn rules(config: &Config, dir: PathBuf) -> record::Rules {
     }
 }
 
-fn gate(config: &Config) -> Gate {
+fn gate(config: &Config, meter: Meter) -> Gate {
     if config.gate.is_weak() {
         tracing::warn!("stream_token_secret has fewer than 16 characters: it can be guessed from one token");
     }
-    Gate::new(&config.gate)
+    Gate::new(&config.gate, meter)
 }
 
 fn pull_tools(
     config: &Config,
     catalog: Catalog,
     pipelines: Pipelines,
-    hub: Hub,
-    admission: Admission,
+    (hub, admission): (Hub, Admission),
+    gate: Gate,
 ) -> Result<pull::Tools> {
     let pull = &config.pull;
     let policy = match &pull.rtmp_agent_sdp {
         None => SourcePolicy::default(),
         Some(file) => {
             let text = std::fs::read_to_string(file);
-            let text = text.with_context(|| format!("cannot read {} (rtmp_agent_sdp)", file.display()))?;
-            SourcePolicy::parse(&text).with_context(|| format!("{} (rtmp_agent_sdp)", file.display()))?
+            let text = text.with_context(|| unusable(format!("cannot read {} (rtmp_agent_sdp)", file.display())))?;
+            SourcePolicy::parse(&text).with_context(|| unusable(format!("{} (rtmp_agent_sdp)", file.display())))?
         }
     };
     Ok(pull::Tools {
@@ -405,7 +414,7 @@ fn pull_tools(
         reach: reach(config),
         rtsp_transport: if pull.rtsp.interleaved { RtspTransport::Interleaved } else { RtspTransport::Udp },
         rtsp_trust: rtsp_trust(&pull.rtsp)?,
-        wcs: wcs_tools(config)?,
+        wcs: wcs_tools(config, gate)?,
     })
 }
 
@@ -423,10 +432,10 @@ fn rtsp_trust(rtsp: &config::Rtsp) -> Result<RtspTrust> {
     if rtsp.insecure {
         tracing::warn!("rtsp_insecure=true: certificates of cameras are NOT verified; anybody may listen in");
     }
-    RtspTrust::new(rtsp.ca_file.clone(), rtsp.insecure).map_err(anyhow::Error::msg)
+    RtspTrust::new(rtsp.ca_file.clone(), rtsp.insecure).map_err(|reason| unusable(reason).into())
 }
 
-fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
+fn wcs_tools(config: &Config, gate: Gate) -> Result<pull::wcs::Tools> {
     let wcs = &config.wcs;
     if wcs.insecure {
         tracing::warn!(
@@ -437,16 +446,16 @@ fn wcs_tools(config: &Config) -> Result<pull::wcs::Tools> {
     let tls = wcs.ssl.then(|| trust.connector()).transpose();
     let limits =
         Limits { greeting: wcs.connect_timeout, answer: wcs.answer_timeout, ping: wcs.ping_interval, probes: PROBES };
-    let tls = tls.map_err(anyhow::Error::msg).context("wss cannot be made (wcs_agent_ssl)")?;
+    let tls = tls.map_err(|reason| unusable(format!("wss cannot be made (wcs_agent_ssl): {reason}")))?;
     let origins = wcs.origins.iter().map(|origin| SourceUri::parse(origin)).collect::<Result<Vec<_>, _>>();
     let tools = pull::wcs::Tools {
-        dial: Dial { limits, connect: wcs.connect_timeout, tls, reach: reach(config), gate: Gate::new(&config.gate) },
+        dial: Dial { limits, connect: wcs.connect_timeout, tls, reach: reach(config), gate },
         options: PeerOptions { addresses: media_addresses(config), ports: config.webrtc.ports },
         media_timeout: wcs.media_timeout,
-        origins: origins.context("an address of cdn_origins cannot be used")?,
+        origins: origins.context(unusable("an address of cdn_origins cannot be used"))?,
         rules: Rules { record_all: false, idle_timeout: wcs.idle_timeout },
     };
-    tools.origins.iter().try_for_each(|origin| tools.check(origin)).context("an address of cdn_origins")?;
+    tools.origins.iter().try_for_each(|origin| tools.check(origin)).context(unusable("an address of cdn_origins"))?;
     Ok(tools)
 }
 

@@ -116,6 +116,7 @@ user=$(fact .Docker.Config.User)
 home=$(fact .Docker.Config.WorkingDir)
 mapfile -t command < <(fact 'range .Docker.Config.Entrypoint}}{{println .}}{{end}}{{range .Docker.Config.Cmd}}{{println .}}{{end' | grep .)
 mapfile -t health < <(fact 'range .Docker.Config.Healthcheck.Test}}{{println .}}{{end' | grep . | tail -n +2)
+mapfile -t environment < <(fact 'range .Docker.Config.Env}}{{println .}}{{end' | grep .)
 [[ ${command[*]} == "weir serve "* && ${health[*]} == "weir health "* ]] || die "runs '${command[*]}', checks '${health[*]}'"
 
 container=$(build from --pull-never weir)
@@ -154,7 +155,7 @@ ENTER
 say "running ${command[*]}"
 began=$(date +%s%N)
 unshare --mount --pid --net --ipc --uts --fork --kill-child=KILL bash "$folder/enter" "$root" "$home" \
-  "$folder/records" "$folder/data" "${command[@]}" 2>"$folder/weir.log" &
+  "$folder/records" "$folder/data" env "${environment[@]}" "${command[@]}" 2>"$folder/weir.log" &
 outer=$!
 
 failed() {
@@ -185,6 +186,9 @@ took=$((($(date +%s%N) - began) / 1000000))
 say "healthy after $took ms (load $(cut -d' ' -f1 /proc/loadavg))"
 ((took < 5000)) || failed "that is more than 5 s"
 
+for pair in "${environment[@]}"; do
+  grep -qzFx -- "$pair" "/proc/$inside/environ" || failed "it has no $pair"
+done
 status() { awk -v key="$1:" '$1 == key {print $2}' "/proc/$inside/status"; }
 [[ $(status Uid) == 10001 && $(status Gid) == 10001 ]] || failed "it runs as $(status Uid):$(status Gid)"
 [[ $(status CapEff) =~ ^0+$ && $(status CapBnd) =~ ^0+$ && $(status NoNewPrivs) == 1 ]] || failed "it has privileges"
@@ -216,9 +220,11 @@ frames=$(net ffprobe -v error -read_intervals %+3 -select_streams v -count_packe
 ((frames >= 60)) || failed "a player got $frames frames in three seconds"
 api --json '{"streamName": "cam"}' "$url/rest-api/stream/snapshot" >"$folder/snapshot" || failed "no snapshot"
 pipeline=$(api "$url/rest-api/pipelines" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
-api "$url/rest-api/pipelines/$pipeline/graph.svg" | grep -q '<svg' || failed "no picture of a pipeline"
+api --output "$folder/graph" "$url/rest-api/pipelines/$pipeline/graph.svg" || failed "no picture of a pipeline"
+grep -q '<svg' "$folder/graph" || failed "the picture of a pipeline is none"
 api --insecure "https://127.0.0.1:8444/health/ready" >/dev/null || failed "no TLS, or not ready"
-api "$url/metrics" | grep -q '^weir_viewers' || failed "no metrics"
+api --output "$folder/metrics" "$url/metrics" || failed "no metrics"
+grep -q '^weir_viewers' "$folder/metrics" || failed "the metrics are none of weir's"
 api --json "{\"mediaSessionId\": \"$session\"}" "$url/rest-api/stream/stopRecording" || failed "no recording stops"
 # Another one runs when the container is stopped.
 api --json "{\"mediaSessionId\": \"$session\", \"config\": {\"fileTemplate\": \"second\"}}" "$url/rest-api/stream/startRecording" ||

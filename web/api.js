@@ -23,7 +23,7 @@ function form(path, method, operation, schemas) {
   const holes = {};
   const fields = [];
   for (const { name } of operation.parameters ?? []) {
-    holes[name] = el("input", { id: `${id}-${name}`, required: true });
+    holes[name] = el("input", { id: `${id}-${name}`, type: "text", required: true });
     fields.push(el("label", { for: `${id}-${name}` }, name), holes[name]);
   }
   const schema = operation.requestBody?.content["application/json"].schema;
@@ -33,7 +33,7 @@ function form(path, method, operation, schemas) {
     fields.push(el("label", { for: `${id}-body` }, "Body"), body);
   }
   const answer = el("pre", { class: "line", "aria-live": "polite", hidden: true });
-  const made = el("form", {}, ...fields, el("p", {}, el("button", { type: "submit" }, "Send")), answer);
+  const made = el("form", { class: "stack" }, ...fields, el("p", {}, el("button", { type: "submit" }, "Send")), answer);
   made.addEventListener("submit", async (event) => {
     event.preventDefault();
     answer.hidden = false;

@@ -11,6 +11,7 @@ use warp::http::{StatusCode, header};
 
 use super::error::ApiError;
 use super::request::Request;
+use crate::meter::Meter;
 use crate::users::{MAX_NAME, Users};
 
 /// How long a wrong guess takes at least.
@@ -20,6 +21,9 @@ const GUESSES: usize = 16;
 /// What a client is told to log in with. A browser asks its user for a name and a password, once for all pages.
 pub const CHALLENGE: &str = "Basic realm=\"weir\", charset=\"UTF-8\"";
 
+/// What counters call this place.
+const DOOR: &str = "rest";
+
 /// Who may call. A cheap handle.
 #[derive(Clone)]
 pub struct Access(Option<Arc<Door>>);
@@ -28,6 +32,7 @@ struct Door {
     users: Users,
     token: Option<String>,
     guesses: Semaphore,
+    meter: Meter,
 }
 
 /// What a call says about who makes it.
@@ -43,9 +48,9 @@ impl Access {
         Self(None)
     }
 
-    /// The users with their passwords may, and whoever has the token, where there is one.
-    pub fn guarded(users: Users, token: Option<String>) -> Self {
-        Self(Some(Arc::new(Door { users, token, guesses: Semaphore::new(GUESSES) })))
+    /// The users with their passwords may, and whoever has the token, where there is one. `meter` counts who may not.
+    pub fn guarded(users: Users, token: Option<String>, meter: Meter) -> Self {
+        Self(Some(Arc::new(Door { users, token, guesses: Semaphore::new(GUESSES), meter })))
     }
 
     /// Lets a call in or not. Whether weir lives may be asked by everybody.
@@ -71,16 +76,18 @@ impl Door {
             return Ok(());
         }
         let Ok(_guess) = self.guesses.try_acquire() else {
+            self.meter.denied(DOOR, "busy");
             let sentence = "too many calls try to log in: try again later";
             return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyLogins", sentence));
         };
-        let named = match given {
+        let (named, wrong) = match given {
             Credentials::Basic { user, password } => match self.users.check(&user, &password).await {
                 Some(_) => return Ok(()),
-                None => user.chars().take(MAX_NAME).collect(),
+                None => (user.chars().take(MAX_NAME).collect(), "password"),
             },
-            Credentials::Bearer(_) => "a token".to_owned(),
+            Credentials::Bearer(_) => ("a token".to_owned(), "token"),
         };
+        self.meter.denied(DOOR, wrong);
         tracing::warn!(%peer, "REST: wrong credentials, for {named:?}");
         tokio::time::sleep(REJECTION).await;
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "LoginWrong", "the user name, password or token is wrong"))

@@ -38,7 +38,11 @@ impl Request {
         if !value.is_object() {
             return Err(ApiError::bad("MalformedJson", "the body must be a JSON object"));
         }
-        serde_json::from_value(value).map_err(|error| ApiError::bad("InvalidField", error.to_string()))
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let (field, wrong) = (error.path().to_string(), error.inner());
+            let reason = if field == "." { wrong.to_string() } else { format!("the field {field}: {wrong}") };
+            ApiError::bad("InvalidField", reason)
+        })
     }
 
     /// A header that has text in it.

@@ -100,6 +100,12 @@ impl fmt::Display for Problems {
     }
 }
 
+/// What an operator has given beside the settings cannot be used: a file that a setting names, or two settings that do
+/// not go together. As with [`Problems`], trying again mends nothing. Displays as a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
 /// The text to show for the value of a setting: stars in place of a secret.
 pub(super) fn mask<'a>(key: &str, value: &'a str) -> &'a str {
     // A switch is none, whatever it switches.

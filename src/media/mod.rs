@@ -42,6 +42,7 @@ pub use live::live_objects;
 pub(crate) use moof::mend as mend_moof;
 pub use payloader::Payloader;
 pub use peer::{Agreed, Peer, PeerEvent, PeerOptions, Receive, Sending};
+pub(crate) use peer::{CLOCK_BEGINS, CLOCK_LINES, HANDSHAKE_REPEATS, MAX_REPEATED, is_handshake};
 pub use pipeline::MediaError;
 pub use pipelines::{ElementView, PipelineDetails, PipelineView, Pipelines};
 pub use recording::{Beginning, CutRule, Feed, FeedEvent, Part, PartEvent, Rest};

@@ -5,11 +5,14 @@
 //! the browsers' SDK reads none later. [`offering`] is the other way round: we dial and offer.
 
 mod clock;
+mod handshake;
 mod identity;
 mod jitter;
 mod offering;
 mod sending;
 
+pub use clock::{CLOCK_BEGINS, CLOCK_LINES};
+pub use handshake::{HANDSHAKE_REPEATS, MAX_REPEATED, is_handshake};
 pub use offering::Agreed;
 pub use sending::Sending;
 
@@ -111,7 +114,7 @@ impl Peer {
         let accept: Accept = Arc::new(|_| Ok(()));
         let peer = Self::start(pipelines, launch, Parse::Head, stream, Some((fanout, accept)), options).await?;
         let template = peer.pipeline.entry.launch.template.clone();
-        let answer = timeout(NEGOTIATION, negotiate(&template, &peer.bin, offer, lines)).await;
+        let answer = timeout(NEGOTIATION, negotiate(&template, &peer, offer, lines)).await;
         let answer = answer.map_err(|_| MediaError::Deadline { template, what: "negotiating" })??;
         Ok((peer, answer))
     }
@@ -149,6 +152,8 @@ impl Peer {
                     }
                 }
             });
+        } else {
+            sending::set_clock(&pipeline.gst);
         }
         let (events, received) = unbounded_channel();
         watch_connection(&bin, &events);
@@ -223,7 +228,11 @@ fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {
     });
     // When the page closes its connection, DTLS says so before ICE notices.
     let Some(bin) = bin.downcast_ref::<gst::Bin>() else { return };
-    bin.connect_deep_element_added(|_, _, element| jitter::tune(element));
+    bin.connect_deep_element_added(|_, _, element| {
+        jitter::tune(element);
+        handshake::repeat(element);
+        sending::hurry(element);
+    });
 }
 
 fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {
@@ -251,7 +260,7 @@ fn set_up_ice(bin: &gst::Element, options: &PeerOptions) {
 
 async fn negotiate(
     template: &str,
-    bin: &gst::Element,
+    peer: &Peer,
     offer: &str,
     lines: Vec<Option<Receive>>,
 ) -> Result<String, MediaError> {
@@ -264,6 +273,8 @@ async fn negotiate(
     if sdp.medias_len() as usize != lines.len() {
         return Err(refused("its m-lines cannot be counted"));
     }
+    peer.one_clock.store(clock::is_one(&sdp), Relaxed);
+    let bin = &peer.bin;
     let offer = gst_webrtc::WebRTCSessionDescription::new(gst_webrtc::WebRTCSDPType::Offer, sdp);
     let (gathered, gathering_done) = oneshot::channel();
     notify_gathered(bin, gathered);

@@ -177,7 +177,17 @@ impl Index {
         if let Some(entry) = self.entry(name) {
             let mut entry = Arc::unwrap_or_clone(entry);
             change(&mut entry);
-            self.note(name, entry);
+            self.note_if_there(name, entry);
+        }
+    }
+
+    /// Notes what is known of a file that somebody may delete meanwhile: whoever deletes it forgets it after that, so
+    /// that either of the two finds it gone. Blocks.
+    fn note_if_there(&self, name: &str, entry: Entry) {
+        self.note(name, entry);
+        let gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        if std::fs::symlink_metadata(self.dir.join(name)).is_err_and(gone) {
+            self.forget(name);
         }
     }
 
@@ -199,7 +209,7 @@ impl Index {
     /// A file of the name `pending` is in place as `name`. Blocks.
     pub(super) fn placed(&self, pending: &str, name: &str, entry: Entry) {
         let hook = if self.scripted { HookState::Waiting } else { HookState::Off };
-        self.note(name, Entry { hook, writing: None, ..entry });
+        self.note_if_there(name, Entry { hook, writing: None, ..entry });
         if pending != name {
             self.forget(pending);
         }
@@ -273,6 +283,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path(), false);
         let longest = format!("{}.mp4", "n".repeat(247));
+        ["b.mp4", "b-2.mp4"].iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
         index.note(&longest, entry("a"));
         index.note("b.mp4", entry("b"));
         index.change("b.mp4", |entry| entry.hook = HookState::Waiting);
@@ -283,6 +294,19 @@ mod tests {
         assert_eq!(again.entries().keys().cloned().collect::<Vec<_>>(), ["b-2.mp4".to_owned(), longest.clone()]);
         again.forget(&longest);
         assert_eq!(Index::open(dir.path(), false).entries().len(), 1);
+    }
+
+    /// Somebody lists a recording the moment it has its name, and deletes it before what is known of it is noted.
+    #[test]
+    fn a_file_that_is_deleted_while_it_is_noted_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), false);
+        index.placed("a.mp4", "a.mp4", entry("a"));
+        index.placed("b.mp4", "b-2.mp4", entry("b"));
+        index.note("c.mp4", entry("c"));
+        index.change("c.mp4", |entry| entry.hook = HookState::Running);
+        assert!(index.entries().is_empty(), "{:?}", index.entries());
+        assert_eq!(std::fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 0);
     }
 
     #[test]

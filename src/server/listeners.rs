@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Unusable};
 use crate::listen::Listener;
 use crate::rtmp;
 use crate::signal::{self, Signal};
@@ -167,12 +167,14 @@ fn certificate(config: &Config, data: &Path, tasks: &TaskTracker) -> Result<Tls>
             Files { certificate: certificate.clone(), key, bundle: settings.bundle.clone() }
         }
         (None, _) if settings.key.is_some() || settings.bundle.is_some() => {
-            bail!("tls_private_key_file and tls_ca_bundle_file are of use only with tls_certificate_file");
+            let sentence = "tls_private_key_file and tls_ca_bundle_file are of use only with tls_certificate_file";
+            bail!(Unusable(sentence.into()));
         }
         (None, Some(files)) => files,
         (None, None) => Files::own(&data.join("tls"), &names(config))?,
     };
-    Ok(Tls::start(files, tasks)?)
+    // Only the operator's files can be wrong here: weir's own have just been read, or made.
+    Tls::start(files, tasks).map_err(|error| Unusable(error.to_string()).into())
 }
 
 /// The names and addresses that browsers may know this host by.

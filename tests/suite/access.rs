@@ -132,6 +132,10 @@ fn wrong_ones_are_slow_logged_and_refused() {
     assert_eq!(call(&weir, "GET", path, &basic("bob", "hunter4")).status, 200);
     ctl(&home, &["remove", "user", "bob"]);
     assert_eq!(call(&weir, "GET", path, &basic("bob", "hunter4")).status, 401);
+    // What is no credentials at all is asked for some, and counts as no guess.
+    let metrics = call(&weir, "GET", "/metrics", &bearer(TOKEN)).body;
+    let count = |reason| Weir::denials(&metrics, "rest", reason);
+    assert_eq!((count("password"), count("token"), count("busy")), (6, 1, 0), "{metrics}");
     assert!(!weir.logged("hunter") && !weir.logged(TOKEN));
     assert!(!ctl(&home, &["show", "node-settings"]).contains(TOKEN));
     weir.stop();
@@ -157,6 +161,10 @@ fn who_guesses_does_not_hold_up_who_knows() {
     });
     assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&429) && statuses.contains(&401), "{statuses:?}");
+    let busy = statuses.iter().filter(|status| **status == 429).count() as u64;
+    let metrics = call(&weir, "GET", "/metrics", &bearer(TOKEN)).body;
+    assert_eq!(Weir::denials(&metrics, "rest", "busy"), busy);
+    assert_eq!(Weir::denials(&metrics, "rest", "password"), 64 - busy);
     weir.stop();
 }
 

@@ -75,6 +75,10 @@ fn encoders_and_rtmp_players_show_a_token() {
         weir.wait_log(reason);
     }
     assert!(weir.stream("cam").is_none());
+    let metrics = weir.get("/metrics").body;
+    for (reason, count) in [("missing", 1), ("token", 1), ("expired", 1), ("password", 0)] {
+        assert_eq!(Weir::denials(&metrics, "publish", reason), count, "{reason}");
+    }
     let publisher = Publisher::start(Clip::LONG, &weir.rtmp(&format!("cam?token={publish}")));
     weir.wait_frames("cam", 30);
     assert!(try_play(&weir, "cam").unwrap_err().contains("takes a token"));
@@ -161,6 +165,10 @@ fn a_password_is_one_for_all_streams_and_cannot_be_guessed_fast() {
     }
     let said: Vec<String> = (0..guesses).map(|_| page.status().1).collect();
     assert!(said.iter().any(|info| info.contains("too many wrong passwords")), "{said:?}");
+    let metrics = weir.get("/metrics").body;
+    let count = |text: &str| said.iter().filter(|info| info.contains(text)).count() as u64;
+    assert_eq!(Weir::denials(&metrics, "publish", "wait"), count("too many wrong passwords"));
+    assert_eq!(Weir::denials(&metrics, "publish", "password"), 1 + count("the password is wrong"));
     wait_until("the password to be looked at again", || {
         page.publish("P", "page", "v=0");
         // It is let in, and has no offer.

@@ -137,10 +137,10 @@ fn an_sdp_file_that_cannot_be_used_is_named_with_its_line() {
     let sdp = home.path().join("agent.sdp");
     std::fs::write(&sdp, "v=0\nm=video\n").unwrap();
     let (code, said) = refused(home.setup().set(&format!("rtmp_agent_sdp={}", sdp.display())));
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("agent.sdp (rtmp_agent_sdp)") && said.contains("line 2"), "{said}");
     let (code, said) = refused(home.setup().set("rtmp_agent_sdp=/nowhere/agent.sdp"));
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("/nowhere/agent.sdp (rtmp_agent_sdp)"), "{said}");
 }
 

@@ -225,6 +225,7 @@ fn wrong_passwords_are_slow_logged_and_refused() {
     let many = Client { attempts: 20, ..Client::new(&home, &weir).password("hunter3") };
     assert_eq!(many.run(&["show apps"]).0, 255);
     assert_eq!(tried(&weir) - before, 6, "attempts of one connection");
+    assert_eq!(Weir::denials(&weir.get("/metrics").body, "ssh", "password"), tried(&weir) as u64);
     weir.stop();
 }
 

@@ -205,7 +205,7 @@ fn a_certificate_that_cannot_be_used_stops_the_start() {
         let setup = settings.iter().fold(home.setup(), |setup, setting| setup.set(setting));
         let ended = setup.run();
         let log = text(&ended.stderr);
-        assert!(ended.status.code() == Some(1) && log.contains(said), "{settings:?}: {log}");
+        assert!(ended.status.code() == Some(2) && log.contains(said), "{settings:?}: {log}");
         assert!(!log.contains("PRIVATE KEY"), "{log}");
     }
 }

@@ -110,6 +110,7 @@ impl Handler for Client {
         if let Some(user) = self.ssh.console.users.check(user, password).await {
             return Ok(self.enters(user, "password"));
         }
+        self.ssh.meter.denied("ssh", "password");
         let named: String = user.chars().take(MAX_NAME).collect();
         tracing::warn!(from = self.peer, "command line: a wrong user name or password, for {named:?}");
         Ok(rejected())

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::console::Console;
+use crate::meter::Meter;
 use client::Client;
 use guarded::Guarded;
 
@@ -54,6 +55,7 @@ const ALGORITHMS: &[Algorithm] = &[
 #[derive(Clone)]
 pub struct Ssh {
     console: Console,
+    meter: Meter,
     config: Arc<server::Config>,
     authorized_keys: Arc<Path>,
     strangers: Arc<Semaphore>,
@@ -73,11 +75,12 @@ pub struct Options {
 }
 
 impl Ssh {
-    /// Reads the host key under `data`, or makes one; warns of public keys that cannot be used. Blocks.
+    /// Reads the host key under `data`, or makes one; warns of public keys that cannot be used. `meter` counts who cannot
+    /// log in. Blocks.
     ///
     /// # Errors
     /// See [`HostKeyError`].
-    pub fn new(data: &Path, options: Options, console: Console) -> Result<Self, HostKeyError> {
+    pub fn new(data: &Path, options: Options, console: Console, meter: Meter) -> Result<Self, HostKeyError> {
         let authorized_keys = options.authorized_keys.unwrap_or_else(|| data.join(keys::AUTHORIZED_KEYS));
         for problem in keys::problems(&authorized_keys) {
             tracing::warn!("{}: {problem} that weir can use", authorized_keys.display());
@@ -99,6 +102,7 @@ impl Ssh {
         };
         Ok(Self {
             console,
+            meter,
             config: Arc::new(config),
             authorized_keys: authorized_keys.into(),
             strangers: Arc::new(Semaphore::new(STRANGERS)),

@@ -14,6 +14,13 @@ use gstreamer::prelude::*;
 use gstreamer_sdp::{SDPMediaRef, SDPMessageRef};
 use gstreamer_webrtc::WebRTCSessionDescription;
 
+/// What a description says whose tracks count from the zero of one clock (RFC 7273, 4.8 and 5.2).
+pub const CLOCK_LINES: [&str; 2] = ["a=ts-refclk:local", "a=mediaclk:direct=0"];
+
+/// What the clock says when the first frame is sent: it begins this far from zero, as a track may begin a little before the
+/// other, and far from where the timestamps of one of them wrap.
+pub const CLOCK_BEGINS: Duration = Duration::from_secs(3600);
+
 /// No packet has come yet.
 const UNSET: i64 = i64::MIN;
 
@@ -21,6 +28,19 @@ const UNSET: i64 = i64::MIN;
 pub(super) fn is_one(sdp: &SDPMessageRef) -> bool {
     let mut taken = sdp.medias().filter(|media| media.port() != 0).peekable();
     taken.peek().is_some() && taken.all(|media| media.attribute_val("mediaclk") == Some("direct=0"))
+}
+
+/// A description of ours in which every track says that it counts from the zero of one clock.
+pub(super) fn announced(description: &str) -> String {
+    let mut text = String::with_capacity(description.len() + 128);
+    for line in description.lines() {
+        let more = line.starts_with("a=mid:").then_some(CLOCK_LINES).into_iter().flatten();
+        std::iter::once(line).chain(more).for_each(|line| {
+            text.push_str(line);
+            text.push_str("\r\n");
+        });
+    }
+    text
 }
 
 /// Whether the remote side has agreed to send pictures.

@@ -27,7 +27,8 @@ impl Sending {
 }
 
 impl Peer {
-    /// Starts a peer that wants to send tracks like `tracks`, and gives its offer. Its clock is `fanout`'s time line.
+    /// Starts a peer that wants to send tracks like `tracks`, and gives its offer. Frames keep the distances they have on `fanout`'s time
+    /// line.
     ///
     /// # Errors
     /// See [`MediaError`].
@@ -41,12 +42,27 @@ impl Peer {
     ) -> Result<(Self, String), MediaError> {
         let peer = Self::start(pipelines, launch, Parse::Whole, stream, None, options).await?;
         identity::show(&peer.bin);
-        follow_clock(&peer.pipeline.gst, fanout);
+        let late = peer.lateness(fanout);
         for track in tracks {
+            peer.delay(track.kind, late)?;
             peer.prepare(track)?;
         }
         let offer = peer.offer().await?;
-        Ok((peer, offer))
+        Ok((peer, clock::announced(&offer)))
+    }
+
+    /// How far the pipeline's running time is past the stream's, nanoseconds.
+    fn lateness(&self, fanout: &Fanout) -> i64 {
+        let running = self.pipeline.gst.current_running_time().unwrap_or_default();
+        running.nseconds().cast_signed() - fanout.latest().cast_signed()
+    }
+
+    /// Gives the frames of a track the pipeline's time for the stream's, which may be older than what a timestamp can count.
+    fn delay(&self, kind: Kind, nanoseconds: i64) -> Result<(), MediaError> {
+        let input: AppSrc = self.pipeline.element(&format!("{}_in", kind.label()))?;
+        let pad = input.static_pad("src").ok_or_else(|| unlinked("an input has no pad"))?;
+        pad.set_offset(nanoseconds);
+        Ok(())
     }
 
     /// Tells the transceiver of a track's branch what it sends.
@@ -101,14 +117,20 @@ fn unlinked(reason: &str) -> MediaError {
     MediaError::Negotiation { what: "offer", reason: reason.to_owned() }
 }
 
-/// Makes the pipeline's running time the stream's: frames come with theirs, and are not to wait for a clock that began
-/// later.
-fn follow_clock(pipeline: &gst::Pipeline, fanout: &Fanout) {
+/// Lets a pipeline that has not begun count from [`CLOCK_BEGINS`] on: frames of the past have a time too.
+pub(super) fn set_clock(pipeline: &gst::Pipeline) {
     let clock = gst::SystemClock::obtain();
-    let now = clock.time();
     pipeline.use_clock(Some(&clock));
     pipeline.set_start_time(gst::ClockTime::NONE);
-    pipeline.set_base_time(now.saturating_sub(gst::ClockTime::from_nseconds(fanout.latest())));
+    let begins = gst::ClockTime::from_seconds(CLOCK_BEGINS.as_secs());
+    pipeline.set_base_time(clock.time().saturating_sub(begins));
+}
+
+/// Lets what webrtcbin is given go on at once: it would wait for the time of each frame, and a frame is as late as it is.
+pub(super) fn hurry(element: &gst::Element) {
+    if element.factory().is_some_and(|factory| factory.name() == "clocksync") {
+        element.set_property("sync", false);
+    }
 }
 
 /// The remote side's requests for keyframes end at the source of the pipeline: they go on from there.

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::clock::CLOCK_LINES;
 use super::packet::{AudioCodec, Kind, Tracks, VIDEO_CLOCK_RATE, VideoCodec};
 use super::sdp::{ABS_SEND_TIME_URI, Codec, Media, MediaKind, Offer, SdpError, Setup, TWCC_URI};
+use crate::media::CLOCK_LINES;
 
 /// Profile of a stream without B-frames that every browser decodes, whatever the stream's own profile says.
 const CONSTRAINED_BASELINE: u32 = 0x42e0;

@@ -9,12 +9,7 @@
 use std::time::Duration;
 
 use super::timeline::ticks;
-
-/// What says of a track that its timestamps count from the zero of the sender's own clock (RFC 7273, 4.8 and 5.2).
-pub(super) const CLOCK_LINES: [&str; 2] = ["a=ts-refclk:local", "a=mediaclk:direct=0"];
-
-/// What the clock says at a viewer's first frame: the other track may begin a little before it.
-const FIRST: Duration = Duration::from_secs(3600);
+use crate::media::CLOCK_BEGINS;
 
 /// A viewer's clock; its first frame sets it.
 #[derive(Debug, Default)]
@@ -27,7 +22,7 @@ impl OneClock {
     /// The timestamp of a frame at this running time, in ticks of `rate` Hz.
     pub fn ticks(&mut self, time: Duration, rate: u32) -> u32 {
         let first = *self.first.get_or_insert(time);
-        ticks((FIRST + time).saturating_sub(first), rate) as u32
+        ticks((CLOCK_BEGINS + time).saturating_sub(first), rate) as u32
     }
 }
 

@@ -38,6 +38,7 @@ mod demux;
 mod entrance;
 mod feed;
 mod gop;
+mod handshake;
 mod history;
 mod keyframe;
 mod lobby;

@@ -15,6 +15,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input, Output, Rtc};
 use tokio::sync::{mpsc, watch};
 
+use super::handshake::Repeats;
 use super::outgoing::Outgoing;
 use super::packet::{Kind, Packet};
 use super::setup::Prepared;
@@ -47,6 +48,7 @@ pub(super) struct Session {
     rtc: Rtc,
     stream: Arc<Shared>,
     outgoing: Outgoing,
+    repeats: Repeats,
     bounds: SessionBounds,
     created: Instant,
     heard: Option<Instant>,
@@ -89,6 +91,7 @@ impl Session {
             rtc: prepared.rtc,
             stream,
             outgoing: prepared.outgoing,
+            repeats: Repeats::default(),
             bounds,
             created: now,
             heard: None,
@@ -139,7 +142,7 @@ impl Session {
 
     /// When [`Session::drain`] must be called again at the latest.
     pub fn deadline(&self) -> Instant {
-        self.outgoing.due().map_or(self.deadline, |due| due.min(self.deadline))
+        [self.outgoing.due(), self.repeats.due()].into_iter().flatten().fold(self.deadline, Instant::min)
     }
 
     /// Whether media can start; true once.
@@ -173,11 +176,16 @@ impl Session {
 
     /// Sends what is due and handles what has happened.
     pub fn drain(&mut self, now: Instant, sockets: &Sockets) -> Result<(), EndReason> {
+        for repeat in self.repeats.take(now) {
+            // One that gets lost is one of three.
+            let _ = sockets.send(repeat.source, repeat.destination, &repeat.contents);
+        }
         let mut idle = 0;
         while idle <= MAX_IDLE_TURNS {
             match self.rtc.poll_output() {
                 Ok(Output::Transmit(transmit)) => {
                     idle = 0;
+                    self.repeats.note(&transmit, now);
                     self.transmit(&transmit, sockets);
                 }
                 Ok(Output::Event(event)) => self.event(event, now)?,

@@ -296,6 +296,13 @@ impl Weir {
         self.log().iter().any(|line| line.contains(text))
     }
 
+    /// How often somebody was not let in at `door`, for `reason`: a line of `/metrics`.
+    pub fn denials(metrics: &str, door: &str, reason: &str) -> u64 {
+        let name = format!("weir_denials_total{{door=\"{door}\",reason=\"{reason}\"}} ");
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        found.unwrap_or_else(|| panic!("{name}in {metrics}")).parse().unwrap()
+    }
+
     /// Waits for a line of the log that holds `text`.
     pub fn wait_log(&self, text: &str) -> String {
         wait(&format!("a line of the log with {text:?} in {:#?}", self.log()), SOON, || {
