@@ -106,10 +106,9 @@ fn wrong_fields_of_the_other_calls() {
     ] {
         assert_eq!(refusal(&weir, path, &body), (400, code.into()), "{path} {body}");
     }
-    for (body, field) in [
-        (json!({"uri": "rtmp://h/live/a", "record": 1}), "the field record: "),
-        (json!({"uri": 5}), "the field uri: "),
-    ] {
+    for (body, field) in
+        [(json!({"uri": "rtmp://h/live/a", "record": 1}), "the field record: "), (json!({"uri": 5}), "the field uri: ")]
+    {
         let answer = weir.post(PULL, &body).json();
         assert!(answer["reason"].as_str().unwrap().starts_with(field), "{answer}");
     }
