@@ -111,6 +111,7 @@ impl Server {
                 index: index.clone(),
                 retention: Retention { max_age: config.record.max_age, max_total: config.record.max_total },
             },
+            &owned,
             &tasks,
         );
         let pulls = Pulls::start(

@@ -82,10 +82,11 @@ fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     Some(file)
 }
 
-/// One name in a folder, decoded; `None` for what is no such name, or a hidden one: `..`, `%2e%2e`, `a%2fb`, `.git`.
+/// One name in a folder, decoded; `None` for what is no such name, one that is too long, or a hidden one: `..`, `%2e%2e`, `a%2fb`, `.git`.
 pub fn plain(segment: &str) -> Option<String> {
     let name = percent_decode_str(segment).decode_utf8().ok()?;
-    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']);
+    // No Linux file system has a longer name.
+    let bad = name.is_empty() || name.len() > 255 || name.starts_with('.') || name.contains(['/', '\\', '\0']);
     (!bad).then(|| name.into_owned())
 }
 

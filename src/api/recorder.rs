@@ -31,6 +31,7 @@ struct Wanted {
 
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object with fileTemplate and rotation")]
 #[schemars(rename = "RecorderConfig")]
 struct Config {
     file_template: Option<String>,
@@ -118,10 +119,11 @@ impl Wanted {
     }
 }
 
-/// `"20M"`, `20`, `"disabled"`; `false` switches it off, `true` and `null` leave it to the settings.
+/// `"20M"`, `20`, `"disabled"`; `false` switches it off, `true` and `null` leave it to the settings, as booleans or as text.
 fn rotation(value: &Value) -> Result<Option<CutRule>, ApiError> {
     let text = match value {
         Value::Null | Value::Bool(true) => return Ok(None),
+        Value::String(text) if text == "true" => return Ok(None),
         Value::Bool(false) => return Ok(Some(CutRule::Never)),
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -161,10 +163,10 @@ mod tests {
         for seconds in [json!(20), json!("20")] {
             assert_eq!(rotation(seconds), with(None, Some(CutRule::After(Duration::from_secs(20)))));
         }
-        for off in [json!("disabled"), json!(""), json!(0), json!(false)] {
+        for off in [json!("disabled"), json!(""), json!(0), json!(false), json!("off"), json!("false")] {
             assert_eq!(rotation(off), with(None, Some(CutRule::Never)));
         }
-        for same in [json!(true), json!(null)] {
+        for same in [json!(true), json!("true"), json!(null)] {
             assert_eq!(rotation(same), with(None, None));
         }
         for wrong in [json!("20m"), json!(-1), json!(1.5), json!([20]), json!({"a": 1})] {

@@ -52,10 +52,10 @@ impl FromStr for Rotation {
     /// What is allowed, if the text is none of the three forms. A small `m` is refused, as it could mean minutes.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let wrong = InvalidValue {
-            expected: "seconds (20, up to 31536000), a size with K, M or G (20M), or nothing or disabled for no rotation",
+            expected: "seconds (20, up to 31536000), a size with K, M or G (20M), or off for no rotation",
         };
         let text = text.trim();
-        if text.is_empty() || text.eq_ignore_ascii_case("disabled") {
+        if text.is_empty() || ["off", "disabled", "false"].into_iter().any(|off| text.eq_ignore_ascii_case(off)) {
             return Ok(Self::Off);
         }
         if text.bytes().any(|b| b.is_ascii_lowercase()) {

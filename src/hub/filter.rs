@@ -93,6 +93,7 @@ mod tests {
             session: MediaSessionId::new("S").expect("an id"),
             app_key: "defaultApp".into(),
             connection: "c1".into(),
+            login: None,
             provider: "WebRTC",
             media_type: "rtsp",
             transport: "TCP",

@@ -13,6 +13,7 @@ fn publisher(provider: &'static str) -> Publisher {
         session: MediaSessionId::random(),
         app_key: "app".into(),
         connection: MediaSessionId::random().to_string(),
+        login: None,
         provider,
         media_type: "publish",
         transport: "TCP",

@@ -22,6 +22,8 @@ pub struct Publisher {
     pub app_key: String,
     /// The connection it came by, as REST shows it.
     pub connection: String,
+    /// Who its page says it is, for the names of recordings.
+    pub login: Option<String>,
     /// WCS's word for the engine, for example `Flash` for RTMP.
     pub provider: &'static str,
     /// WCS's word for the kind of stream, for example `rtmp`.
@@ -65,6 +67,8 @@ pub struct SessionView {
     pub app_key: String,
     /// The connection.
     pub connection: String,
+    /// Who a publisher's page says it is.
+    pub login: Option<String>,
     /// WCS's word for the engine.
     pub provider: &'static str,
     /// WCS's word for the kind of stream.
@@ -160,6 +164,7 @@ pub(super) fn publisher_view(publisher: &Publisher) -> SessionView {
         status: Phase::Waiting.publisher_status(),
         app_key: publisher.app_key.clone(),
         connection: publisher.connection.clone(),
+        login: publisher.login.clone(),
         provider: publisher.provider,
         media_type: publisher.media_type,
         transport: publisher.transport,
@@ -176,6 +181,7 @@ pub(super) fn player_view(player: Player) -> SessionView {
         status: "PENDING",
         app_key: player.app_key,
         connection: player.connection,
+        login: None,
         provider: player.provider,
         media_type: "play",
         transport: player.transport,

@@ -77,12 +77,26 @@ pub enum FeedEvent {
     Rest(Rest),
 }
 
-/// A recording's place in a stream. Dropping it ends the feed with the next frame: both halves hand over what they
-/// hold and end their part.
+/// A recording's place in a stream. Dropping it ends the feed: both halves hand over what they hold and end their part.
 pub struct Feed {
     _link: Link,
     supplies: Vec<(Kind, Sender<Input>)>,
     beginning: Beginning,
+    leader: Weak<Mutex<Leader>>,
+    follower: Weak<Mutex<Follower>>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Halves that the stream has dropped already have left by themselves.
+        if let Some(leader) = self.leader.upgrade() {
+            owned(&leader).half.leave();
+        }
+        // After the leader, which has told all its cuts by now.
+        if let Some(follower) = self.follower.upgrade() {
+            owned(&follower).leave();
+        }
+    }
 }
 
 /// Where the tracks of a feed begin, as it becomes known: the feed before it ends there.
@@ -145,6 +159,8 @@ impl Feed {
             lost: false,
             steady: Steady::default(),
         };
+        let leader = Arc::new(Mutex::new(leader));
+        let (leading, mut following) = (Arc::downgrade(&leader), Weak::new());
         let follows = leads == Kind::Video && kinds.contains(&Kind::Audio);
         let link = match (leads, follows) {
             (Kind::Video, true) => {
@@ -160,20 +176,39 @@ impl Feed {
                     changed: false,
                     steady: Steady::default(),
                 };
-                let (leader, follower) = (Arc::new(Mutex::new(leader)), Arc::new(Mutex::new(follower)));
-                owned(&leader).follower = Arc::downgrade(&follower);
-                owned(&follower).leader = Arc::downgrade(&leader);
+                let follower = Arc::new(Mutex::new(follower));
+                following = Arc::downgrade(&follower);
+                owned(&leader).follower = following.clone();
+                owned(&follower).leader = leading.clone();
                 fanout.join(Box::new(leader), Box::new(follower))
             }
-            (Kind::Video, false) => fanout.join(Box::new(Arc::new(Mutex::new(leader))), Box::new(Ignore)),
-            (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(Arc::new(Mutex::new(leader)))),
+            (Kind::Video, false) => fanout.join(Box::new(leader), Box::new(Ignore)),
+            (Kind::Audio, _) => fanout.join(Box::new(Ignore), Box::new(leader)),
         };
-        Self { _link: link, supplies, beginning }
+        Self { _link: link, supplies, beginning, leader: leading, follower: following }
+    }
+
+    /// Ends the feed with the next frame of each track, which the feed that follows it has then too: where that one begins
+    /// is known by then.
+    pub fn make_way(mut self) {
+        self.leader = Weak::new();
+        self.follower = Weak::new();
     }
 
     /// Where its tracks begin.
     pub fn beginning(&self) -> Beginning {
         self.beginning.clone()
+    }
+
+    /// Hands over what waits for its batch to be full, of tracks that have brought nothing since this was last called: a
+    /// source that falls silent leaves nothing behind that only its next frame would put into the file.
+    pub fn settle(&self) {
+        if let Some(leader) = self.leader.upgrade() {
+            owned(&leader).half.settle();
+        }
+        if let Some(follower) = self.follower.upgrade() {
+            owned(&follower).half.settle();
+        }
     }
 
     /// Hands the part that was asked for to both halves.
@@ -243,22 +278,39 @@ struct Half {
     supplies: Receiver<Input>,
     waiting: VecDeque<Frame>,
     waiting_bytes: usize,
-    events: UnboundedSender<FeedEvent>,
+    /// Nothing has come since it was last looked at.
+    quiet: bool,
+    /// `None` once the half has left.
+    events: Option<UnboundedSender<FeedEvent>>,
     beginning: Beginning,
 }
 
 impl Half {
     fn new(kind: Kind, supplies: Receiver<Input>, events: UnboundedSender<FeedEvent>, beginning: Beginning) -> Self {
-        Self { kind, input: None, supplies, waiting: VecDeque::new(), waiting_bytes: 0, events, beginning }
+        Self {
+            kind,
+            input: None,
+            supplies,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            quiet: false,
+            events: Some(events),
+            beginning,
+        }
     }
 
     fn tell(&self, event: FeedEvent) {
         // A recorder that is gone has ended the feed already.
-        let _ = self.events.send(event);
+        let _ = self.events.as_ref().map(|events| events.send(event));
+    }
+
+    fn has_left(&self) -> bool {
+        self.events.is_none()
     }
 
     fn push(&mut self, frame: Frame) {
         self.beginning.note(self.kind, frame.time);
+        self.quiet = false;
         self.waiting_bytes += frame.size;
         let first = self.waiting.front().map_or(frame.time, |first| first.time);
         let full = frame.time.abs_diff(first) + frame.duration() >= BATCH;
@@ -272,6 +324,13 @@ impl Half {
             self.waiting_bytes = 0;
             self.tell(FeedEvent::Overrun);
         }
+    }
+
+    fn settle(&mut self) {
+        if self.quiet {
+            self.flush();
+        }
+        self.quiet = true;
     }
 
     fn flush(&mut self) {
@@ -304,13 +363,21 @@ impl Half {
     }
 }
 
-impl Drop for Half {
-    fn drop(&mut self) {
+impl Half {
+    /// Hands over what it holds, ends the running part, and takes nothing more.
+    fn leave(&mut self) {
         self.close();
         if !self.waiting.is_empty() {
             let rest = Rest { kind: self.kind, frames: std::mem::take(&mut self.waiting) };
             self.tell(FeedEvent::Rest(rest));
         }
+        self.events = None;
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -378,6 +445,9 @@ impl Consumer for Arc<Mutex<Leader>> {
 
 impl Leader {
     fn take(&mut self, frame: &Frame) {
+        if self.half.has_left() {
+            return;
+        }
         if self.lost {
             self.half.tell(FeedEvent::Changed);
             return;
@@ -458,6 +528,9 @@ impl Consumer for Arc<Mutex<Follower>> {
 
 impl Follower {
     fn take(&mut self, frame: &Frame) {
+        if self.half.has_left() {
+            return;
+        }
         if self.lost {
             self.half.tell(FeedEvent::Changed);
             return;
@@ -500,8 +573,17 @@ impl Follower {
     }
 }
 
+impl Follower {
+    fn leave(&mut self) {
+        if !self.half.has_left() {
+            self.end();
+            self.half.leave();
+        }
+    }
+}
+
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.end();
+        self.leave();
     }
 }

@@ -531,6 +531,7 @@ impl Supervisor {
             session,
             app_key: "defaultApp".into(),
             connection: request.uri.to_string(),
+            login: None,
             provider: scheme.provider(),
             media_type: scheme.media_type(),
             transport: self.tools.transport(&request.uri),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Entry, Index};
@@ -22,8 +22,9 @@ use crate::name::{MediaSessionId, StreamName};
 /// How long a part whose successor runs may wait for its follower to end it: longer than it takes to tell that sound is
 /// lost, as what has come of it until then belongs to the part.
 const STRAGGLER: Duration = Duration::from_secs(5);
-/// How long a part may take from its last frame to a finished file.
-const FINISHING: Duration = Duration::from_secs(8);
+/// How long a part that has all its frames may write nothing before it counts as hung. One that goes on writing is waited
+/// for: transcoding the sound of many recordings on a machine that is busy takes its time.
+const HUNG: Duration = Duration::from_secs(30);
 
 /// How a part is closed.
 #[derive(Clone)]
@@ -50,6 +51,25 @@ impl Closing {
     }
 }
 
+/// How long the finishing of all recordings is waited for, when the server stops.
+#[derive(Clone, Default)]
+pub(super) struct Patience {
+    sound: CancellationToken,
+    files: CancellationToken,
+}
+
+impl Patience {
+    /// Resolves at the deadline. First sound that has still to be transcoded is given up, then what is not finished is
+    /// mended as it is, so that the files are in place when the server ends.
+    pub(super) async fn run_out(&self, deadline: Duration) {
+        sleep(deadline * 2 / 3).await;
+        self.sound.cancel();
+        sleep(deadline / 6).await;
+        self.files.cancel();
+        sleep(deadline / 6).await;
+    }
+}
+
 /// What finishes a part.
 pub(super) struct Finisher {
     pub(super) container: Container,
@@ -59,6 +79,7 @@ pub(super) struct Finisher {
     pub(super) session: MediaSessionId,
     /// The feed has ended: nobody else ends the part any more.
     pub(super) over: CancellationToken,
+    pub(super) patience: Patience,
 }
 
 impl Finisher {
@@ -69,12 +90,12 @@ impl Finisher {
         if !followed {
             part.finish();
         }
-        let complete = whole && wait_for_end(&mut part, &self.over).await;
+        let complete = whole && self.wait_for_end(&mut part, &file).await;
         part.stop().await;
         let (rules, container, index) = (self.rules.clone(), self.container, self.tools.index.clone());
         let until = closing.until(start).filter(|_| complete);
         let path = file.clone();
-        let placed = off_thread(move || {
+        let place_it = move || {
             if let Some(until) = until {
                 container.trim(&path, until)?;
             }
@@ -88,8 +109,8 @@ impl Finisher {
                 entry.recovered = !complete;
             })?;
             Ok(Some((placed, found)))
-        });
-        let event = match placed.await {
+        };
+        let event = match off_thread(place_it).await {
             Ok(Some((file, found))) => {
                 if last {
                     self.note(&file);
@@ -106,11 +127,14 @@ impl Finisher {
             }
             // No frame came: there is no recording.
             Ok(None) => return,
-            Err(error) => Event::RecordingFailed {
-                stream: self.stream,
-                session: self.session,
-                reason: format!("{} is kept as it is: {error}", file.display()),
-            },
+            Err(error) => {
+                self.tools.index.leave(&pending_name(&file));
+                Event::RecordingFailed {
+                    stream: self.stream,
+                    session: self.session,
+                    reason: format!("{} is kept as it is, and finished when that works: {error}", file.display()),
+                }
+            }
         };
         self.tools.hub.events().tell(event);
     }
@@ -121,18 +145,51 @@ impl Finisher {
             stream.recorded(self.session.clone(), name.to_string_lossy().into_owned());
         }
     }
+
+    /// False when the file was not finished in order.
+    async fn wait_for_end(&self, part: &mut Part, file: &Path) -> bool {
+        tokio::select! {
+            biased;
+            event = part.ended() => return event == PartEvent::Finished,
+            () = self.over.cancelled() => {}
+            () = sleep(STRAGGLER) => {}
+        }
+        part.finish();
+        let mut before = progress(part, file).await;
+        loop {
+            tokio::select! {
+                biased;
+                event = part.ended() => return event == PartEvent::Finished,
+                () = self.patience.sound.cancelled() => return self.hurry(part, file).await,
+                () = sleep(HUNG) => {}
+            }
+            let now = progress(part, file).await;
+            if now == before {
+                tracing::warn!(file = %file.display(), "a recording cannot be finished in order: nothing was written for {} s", HUNG.as_secs());
+                return false;
+            }
+            before = now;
+        }
+    }
+
+    /// Ends a part whose sound does not get transcoded in time.
+    async fn hurry(&self, part: &mut Part, file: &Path) -> bool {
+        let incomplete = part.leave_sound_out();
+        if incomplete {
+            tracing::warn!(file = %file.display(), "the end of the sound is missing: it could not be transcoded before shutdown_timeout");
+        }
+        tokio::select! {
+            biased;
+            event = part.ended() => event == PartEvent::Finished && !incomplete,
+            () = self.patience.files.cancelled() => false,
+        }
+    }
 }
 
-/// False when the file was not finished in order.
-async fn wait_for_end(part: &mut Part, over: &CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        event = part.ended() => return event == PartEvent::Finished,
-        () = over.cancelled() => {}
-        () = sleep(STRAGGLER) => {}
-    }
-    part.finish();
-    matches!(timeout(FINISHING, part.ended()).await, Ok(PartEvent::Finished))
+/// What changes while a part gets on: the bytes in front of it, and those behind it.
+async fn progress(part: &Part, file: &Path) -> (u64, Option<u64>) {
+    let written = tokio::fs::metadata(file).await.map(|about| about.len()).ok();
+    (part.queued(), written)
 }
 
 /// Reads what is in a written file, and mends it where it was not finished; `None` for one that had nothing in it and is

@@ -62,6 +62,9 @@ pub struct Entry {
 pub(super) struct Writing {
     /// The file's inode.
     pub(super) inode: u64,
+    /// A recorder of this process has the file in hand.
+    #[serde(skip)]
+    pub(super) in_hand: bool,
     pub(super) rules: NameRules,
     pub(super) facts: NameFacts,
 }
@@ -93,12 +96,17 @@ impl HookState {
 impl Entry {
     /// A file that is being written, and how it is to be named.
     pub(super) fn being_written(inode: u64, rules: NameRules, facts: NameFacts) -> Self {
-        Self { writing: Some(Writing { inode, rules, facts }), ..Self::default() }
+        Self { writing: Some(Writing { inode, in_hand: true, rules, facts }), ..Self::default() }
     }
 
     /// Whether the file is being written.
     pub(super) fn is_written(&self) -> bool {
         self.writing.is_some()
+    }
+
+    /// Whether a recorder of this process has the file in hand.
+    pub(super) fn is_in_hand(&self) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.in_hand)
     }
 
     /// What others are shown: everything but how the file is to be named.
@@ -183,6 +191,21 @@ impl Index {
         }
     }
 
+    /// Its recorder could not finish a file: whoever finishes what was left may try. Only in memory: a process that died
+    /// has no file in hand.
+    pub(super) fn leave(&self, name: &str) {
+        self.entries.send_modify(|entries| {
+            if let Some(writing) = entries.get_mut(name).and_then(|entry| Arc::make_mut(entry).writing.as_mut()) {
+                writing.in_hand = false;
+            }
+        });
+    }
+
+    /// Whether there are unfinished files that nobody has in hand.
+    pub(super) fn has_left_files(&self) -> bool {
+        self.entries.borrow().values().any(|entry| entry.is_written() && !entry.is_in_hand())
+    }
+
     /// A file of the name `pending` is in place as `name`. Blocks.
     pub(super) fn placed(&self, pending: &str, name: &str, entry: Entry) {
         let hook = if self.scripted { HookState::Waiting } else { HookState::Off };
@@ -227,7 +250,8 @@ impl Index {
         let write = || std::fs::write(&draft, &text).and_then(|()| std::fs::rename(&draft, self.sidecar(name)));
         let written = match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir(&folder).and_then(|()| write())
+                // Another recording may just be making it.
+                std::fs::create_dir_all(&folder).and_then(|()| write())
             }
             other => other,
         };

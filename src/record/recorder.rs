@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::container::choose;
-use super::finish::{Closing, Finisher};
+use super::finish::{Closing, Finisher, Patience};
 use super::index::Entry;
 use super::name::NameFacts;
 use super::{Rules, Tools, files, flows};
@@ -33,6 +33,8 @@ use crate::retry::Backoff;
 
 /// How long the halves of a feed may take to hand over what they hold.
 const HAND_OVER: Duration = Duration::from_millis(250);
+/// How often it is looked whether a source has fallen silent.
+const SETTLE: Duration = Duration::from_millis(400);
 /// How often the free space is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(2);
 /// When a recording that failed is tried again.
@@ -68,10 +70,12 @@ pub(super) struct Recorder {
     stream: StreamName,
     session: MediaSessionId,
     connection: String,
+    login: Option<String>,
     recorded: Recorded,
     subscription: Subscription,
     view: watch::Receiver<StreamView>,
     stop: CancellationToken,
+    patience: Patience,
 }
 
 /// Why a feed has ended.
@@ -113,6 +117,7 @@ impl Recorder {
         recorded: Recorded,
         publisher: &SessionView,
         stop: &CancellationToken,
+        patience: &Patience,
     ) -> Option<(Self, watch::Receiver<RecorderView>)> {
         let subscription = stream.subscribe(Subscriber::Recorder).ok()?;
         let view = subscription.view();
@@ -129,10 +134,12 @@ impl Recorder {
             stream: name,
             session: publisher.id.clone(),
             connection: publisher.connection.clone(),
+            login: publisher.login.clone(),
             recorded,
             view,
             subscription,
             stop: stop.clone(),
+            patience: patience.clone(),
         };
         Some((recorder, state))
     }
@@ -281,7 +288,10 @@ impl Recording {
     /// Leaves the stream, and waits until every file is in place.
     async fn end(self, closing: Closing) {
         let Self { feed, mut events, mut session } = self;
-        drop(feed);
+        match &closing.next {
+            Some(_) => feed.make_way(),
+            None => drop(feed),
+        }
         if let Some(before) = session.before.take() {
             Box::pin(before.end(closing.clone())).await;
         }
@@ -321,6 +331,8 @@ impl Session {
         tokio::pin!(changed);
         let mut space = interval(SPACE_CHECK);
         space.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settling = interval(SETTLE);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -329,7 +341,7 @@ impl Session {
                         self.next_part(feed, number, start).await?;
                     }
                     Some(FeedEvent::Overrun) => {
-                        return Err("the disk does not keep up with the stream".to_owned().into());
+                        return Err("the disk, or what transcodes the sound, does not keep up with the stream".to_owned().into());
                     }
                     Some(FeedEvent::Changed) => return Ok(End::Changed),
                     Some(FeedEvent::Lost(kind)) => self.lost(kind),
@@ -339,6 +351,7 @@ impl Session {
                 failure = part_failure(&mut self.writing) => return Err(failure.into()),
                 other = &mut changed => return Ok(if other { End::Changed } else { End::Over }),
                 _ = space.tick() => self.look(rules)?,
+                _ = settling.tick() => feed.settle(),
             }
         }
     }
@@ -398,7 +411,7 @@ impl Session {
             stream_name: recorder.stream.to_string(),
             session_id: Some(recorder.connection.clone()),
             media_session_id: recorder.session.to_string(),
-            login: None,
+            login: recorder.login.clone(),
             audio_codec: codec(Kind::Audio),
             video_codec: codec(Kind::Video),
             start_stream_ms: millis(start.saturating_sub(ORIGIN)),
@@ -484,7 +497,8 @@ impl Session {
                 }
             }
         };
-        // A source that is silent drops its halves with its next frame only; what they hold is old by then.
+        // The halves have left with their feed, or leave with the next frame; what those of a silent track hold is old by
+        // then, and the next feed has it.
         let _ = timeout(HAND_OVER, rests).await;
     }
 
@@ -505,6 +519,7 @@ impl Session {
             stream: recorder.stream.clone(),
             session: recorder.session.clone(),
             over: self.over.clone(),
+            patience: recorder.patience.clone(),
         };
         self.finishing.spawn(finisher.finish(writing, closing));
     }

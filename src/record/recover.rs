@@ -1,9 +1,16 @@
-//! What a start does with the recordings a killed process left behind: finishes each and gives it its name.
+//! What becomes of the recordings that a killed process left behind, or that could not be finished: each is finished and
+//! gets its name, at the start or as soon as that works.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::finish::{measured, place};
 use super::index::{Entry, Index, Writing};
@@ -17,38 +24,99 @@ use crate::name::{MediaSessionId, StreamName};
 /// What hides a file that cannot be finished from the next start, and keeps it for a person.
 const BROKEN: &str = "broken";
 
-/// A directory of recordings that this process has for its own. Dropping it lets another have it.
+/// How often what could not be finished is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A directory of recordings that this process has for its own. Dropping the last handle lets another have it.
+#[derive(Clone)]
 pub struct Owned {
-    _lock: Option<std::fs::File>,
+    lock: Arc<Mutex<Lock>>,
+}
+
+enum Lock {
+    /// Held while the file is.
+    Ours { _file: File },
+    /// Another server has it.
+    Theirs,
+    /// It could not be had as yet: the file system is read-only, or there is no permission.
+    Open,
 }
 
 /// Takes `dir` for this process and finishes what an earlier one left there ([`recover`]). Files that are unfinished
 /// because another server writes them now are left alone: a directory that another has is not looked into. Blocks.
 pub fn own(index: &Index, events: &Events) -> Owned {
-    let dir = index.dir();
-    let lock = match files::lock(dir) {
-        Ok(lock) => lock,
+    let lock = match files::lock(index.dir()) {
+        Ok(lock) => taken(lock, index, events, &mut Rounds::default()),
         Err(error) => {
-            tracing::warn!(dir = %dir.display(), "record_dir cannot be locked, so unfinished recordings are left as they are: {error}");
-            return Owned { _lock: None };
+            tracing::warn!(
+                dir = %index.dir().display(),
+                "record_dir cannot be locked: unfinished recordings in it are left as they are until it can: {error}"
+            );
+            Lock::Open
         }
     };
-    match lock {
-        Some(_) => recover(index, events),
-        None => tracing::warn!(
-            dir = %dir.display(),
-            "another server writes to this record_dir: unfinished recordings in it are left as they are"
-        ),
-    }
-    Owned { _lock: lock }
+    Owned { lock: Arc::new(Mutex::new(lock)) }
 }
 
-/// Finishes every unfinished recording. Nothing is deleted but empty files; what cannot be finished is kept under a name
-/// that ends in `.broken`. Blocks.
-fn recover(index: &Index, events: &Events) {
+fn taken(lock: Option<File>, index: &Index, events: &Events, rounds: &mut Rounds) -> Lock {
+    let Some(file) = lock else {
+        tracing::warn!(
+            dir = %index.dir().display(),
+            "another server writes to this record_dir: unfinished recordings in it are left as they are"
+        );
+        return Lock::Theirs;
+    };
+    recover(index, events, rounds);
+    Lock::Ours { _file: file }
+}
+
+impl Owned {
+    /// Takes a directory that could not be taken as soon as it can be, and finishes files that could not be finished,
+    /// until `stop`.
+    pub(super) async fn keep(self, index: Index, events: Events, stop: CancellationToken) {
+        let mut rounds = Rounds { recorders_run: true, ..Rounds::default() };
+        while stop.run_until_cancelled(sleep(AGAIN)).await.is_some() {
+            let (lock, index, events) = (self.lock.clone(), index.clone(), events.clone());
+            let again = move || {
+                try_again(&mut lock.lock().unwrap_or_else(PoisonError::into_inner), &index, &events, &mut rounds);
+                rounds
+            };
+            // It fails only when the runtime ends.
+            let Ok(after) = tokio::task::spawn_blocking(again).await else { return };
+            rounds = after;
+        }
+    }
+}
+
+fn try_again(lock: &mut Lock, index: &Index, events: &Events, rounds: &mut Rounds) {
+    match lock {
+        Lock::Ours { .. } if index.has_left_files() => recover(index, events, rounds),
+        Lock::Ours { .. } | Lock::Theirs => {}
+        Lock::Open => {
+            if let Ok(found) = files::lock(index.dir()) {
+                *lock = taken(found, index, events, rounds);
+            }
+        }
+    }
+}
+
+/// What is known from one round of finishing to the next.
+#[derive(Default)]
+struct Rounds {
+    /// Why a file could not be finished, said once.
+    told: HashMap<PathBuf, String>,
+    /// New files may appear meanwhile.
+    recorders_run: bool,
+}
+
+/// Finishes every unfinished recording that nobody has in hand. Nothing is deleted but empty files; what cannot be
+/// finished is kept under a name that ends in `.broken`. Blocks.
+fn recover(index: &Index, events: &Events, rounds: &mut Rounds) {
     let dir = index.dir();
     let files = match std::fs::read_dir(dir).and_then(|entries| entries.collect::<io::Result<Vec<_>>>()) {
         Ok(files) => files,
+        // Somebody has taken it away, and the next recording makes it again.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             tracing::warn!(dir = %dir.display(), "unfinished recordings cannot be looked for: {error}");
             return;
@@ -61,10 +129,15 @@ fn recover(index: &Index, events: &Events) {
     for file in &paths {
         let Some(pending) = file.file_name().and_then(|name| name.to_str()).and_then(finished) else { continue };
         let Some(container) = container_of(pending) else { continue };
-        match recover_one(index, file, pending, container) {
+        match recover_one(index, file, pending, container, rounds.recorders_run) {
             Ok(Some(event)) => events.tell(event),
             Ok(None) => {}
-            Err(error) => tracing::warn!(file = %file.display(), "an unfinished recording is kept as it is: {error}"),
+            Err(error) => {
+                let reason = error.to_string();
+                if rounds.told.insert(file.clone(), reason.clone()).is_none_or(|before| before != reason) {
+                    tracing::warn!(file = %file.display(), "an unfinished recording is kept as it is: {reason}");
+                }
+            }
         }
     }
     reconcile(index, &paths).into_iter().for_each(|event| events.tell(event));
@@ -75,15 +148,28 @@ fn container_of(name: &str) -> Option<Container> {
     Container::ALL.into_iter().find(|container| extension == container.extension())
 }
 
-fn recover_one(index: &Index, file: &Path, pending: &str, container: Container) -> io::Result<Option<Event>> {
+fn recover_one(
+    index: &Index,
+    file: &Path,
+    pending: &str,
+    container: Container,
+    recorders_run: bool,
+) -> io::Result<Option<Event>> {
+    let known = index.entry(pending);
+    if known.as_ref().is_some_and(|entry| entry.is_in_hand()) {
+        return Ok(None);
+    }
     if std::fs::metadata(file)?.len() == 0 {
-        std::fs::remove_file(file)?;
-        index.forget(pending);
+        // One that a recorder makes just now is known a moment later.
+        if known.is_some() || !recorders_run {
+            std::fs::remove_file(file)?;
+            index.forget(pending);
+        }
         return Ok(None);
     }
     match container.mend(file) {
         Ok(found) => {
-            let known = index.entry(pending).and_then(|entry| entry.writing.clone());
+            let known = known.and_then(|entry| entry.writing.clone());
             let facts = known.as_ref().map(|known| {
                 let facts = NameFacts { extension: container.extension(), last: false, ..known.facts.clone() };
                 measured(facts, &found)
@@ -130,7 +216,7 @@ fn reconcile(index: &Index, files: &[PathBuf]) -> Vec<Event> {
     let mut found = Vec::new();
     for (pending, entry) in index.entries() {
         let there = index.dir().join(&pending);
-        if there.exists() && entry.writing.is_none() {
+        if there.exists() && entry.writing.is_none() || entry.is_in_hand() {
             continue;
         }
         let placed = entry.writing.as_ref().and_then(|writing| {

@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::finish::Patience;
 use super::recorder::{Recorder, RecorderState, RecorderView, ended};
+use super::recover::Owned;
 use super::{Options, Tools};
 use crate::admission::{Place, Refused};
 use crate::event::Event;
@@ -67,19 +69,29 @@ pub struct Recorders {
     orders: mpsc::Sender<Order>,
     views: watch::Receiver<Arc<Vec<watch::Receiver<RecorderView>>>>,
     stop: CancellationToken,
+    patience: Patience,
     running: TaskTracker,
 }
 
 impl Recorders {
-    /// Starts the supervisor's task in `tasks`.
-    pub fn start(tools: Tools, tasks: &TaskTracker) -> Self {
+    /// Starts the supervisor's task in `tasks`, and that of the directory.
+    pub fn start(tools: Tools, owned: &Owned, tasks: &TaskTracker) -> Self {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let (shown, views) = watch::channel(Arc::default());
-        let recorders = Self { orders, views, stop: CancellationToken::new(), running: TaskTracker::new() };
+        let recorders = Self {
+            orders,
+            views,
+            stop: CancellationToken::new(),
+            patience: Patience::default(),
+            running: TaskTracker::new(),
+        };
         tasks.spawn(tools.retention.keep(tools.index.clone(), recorders.stop.clone()));
+        let events = tools.hub.events().clone();
+        tasks.spawn(owned.clone().keep(tools.index.clone(), events, recorders.stop.clone()));
         let supervisor = Supervisor {
             tools,
             stop: recorders.stop.clone(),
+            patience: recorders.patience.clone(),
             tasks: recorders.running.clone(),
             seen: HashSet::new(),
             running: HashMap::new(),
@@ -143,13 +155,18 @@ impl Recorders {
     pub async fn finish(&self, deadline: Duration) -> bool {
         self.stop.cancel();
         self.running.close();
-        tokio::time::timeout(deadline, self.running.wait()).await.is_ok()
+        tokio::select! {
+            biased;
+            () = self.running.wait() => true,
+            () = self.patience.run_out(deadline) => false,
+        }
     }
 }
 
 struct Supervisor {
     tools: Tools,
     stop: CancellationToken,
+    patience: Patience,
     tasks: TaskTracker,
     /// The publications that are, or have been, looked at.
     seen: HashSet<Key>,
@@ -262,7 +279,7 @@ impl Supervisor {
         };
         let stop = self.stop.child_token();
         let rules = Arc::new(self.tools.rules.with(options, &publisher.app_key));
-        let (recorder, view) = Recorder::new(&self.tools, rules, handle, recorded, publisher, &stop)
+        let (recorder, view) = Recorder::new(&self.tools, rules, handle, recorded, publisher, &stop, &self.patience)
             .ok_or_else(|| RecordError::NoSession(publisher.id.clone()))?;
         let running = Running { stop, view, place: Arc::downgrade(&place) };
         let before = self.running.insert(key, running.clone());

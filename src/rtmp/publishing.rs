@@ -81,6 +81,7 @@ impl Publishing {
             session: wanted.id,
             app_key: APP_KEY.into(),
             connection: connection.to_owned(),
+            login: None,
             provider: PROVIDER,
             media_type: MEDIA_TYPE,
             transport: "TCP",

@@ -27,7 +27,7 @@ use warp::ws::{Message, WebSocket};
 
 use super::Signal;
 use super::outbox::{Outbox, write};
-use super::streams::Teller;
+use super::streams::{self, Teller};
 use crate::admission::Refused;
 use crate::config::KeepAliveAlgorithm;
 use crate::gate::{self, Action, Credentials};
@@ -106,6 +106,7 @@ pub(super) async fn run(
         id: Uuid::new_v4().to_string(),
         peer: peer.ip(),
         shown: Credentials::default(),
+        login: None,
         hook: None,
         joining: None,
         weir: false,
@@ -183,6 +184,8 @@ pub(super) struct Connection {
     peer: IpAddr,
     /// What it has shown as it connected.
     shown: Credentials,
+    /// Who it has said it is.
+    pub(super) login: Option<String>,
     /// Set once the connection is established.
     pub(super) hook: Option<Arc<hook::Session>>,
     joining: Option<Joining>,
@@ -341,6 +344,7 @@ impl Connection {
         let hooks = self.signal.hooks.clone();
         self.weir = hello.weir_path.is_some();
         self.shown = Credentials::of_custom(data.get("custom"));
+        self.login = streams::login(data.get("custom"));
         self.joining = Some(Joining {
             hello: data.clone(),
             client_version: hello.client_version.unwrap_or_default(),

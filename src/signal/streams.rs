@@ -62,6 +62,7 @@ impl Connection {
             signal: self.signal.clone(),
             connection: self.id.clone(),
             teller,
+            login: self.login.clone(),
             id: id.clone(),
             wanted,
             stop: session.stop.clone(),
@@ -131,6 +132,8 @@ impl Connection {
 struct Opening {
     signal: Signal,
     connection: String,
+    /// Who the page said it is as it connected.
+    login: Option<String>,
     teller: Arc<Teller>,
     id: MediaSessionId,
     /// What the browser wants, in its own words.
@@ -193,6 +196,7 @@ impl Opening {
             session: self.id.clone(),
             app_key: self.teller.hook.app_key().to_owned(),
             connection: self.connection.clone(),
+            login: login(self.wanted.get("custom")).or_else(|| self.login.clone()),
             provider: "WebRTC",
             media_type: "publish",
             transport: "UDP",
@@ -373,6 +377,11 @@ impl Teller {
             }
         }
     }
+}
+
+/// Who a page says it is, in the `custom` of its connection or of a stream, as the pages of WCS's rooms do.
+pub(super) fn login(custom: Option<&Value>) -> Option<String> {
+    custom?.get("login")?.as_str().map(str::to_owned)
 }
 
 /// What is known of a session before it is one.

@@ -170,7 +170,7 @@ fn a_name_that_is_taken_is_never_written_over() {
 
 #[test]
 fn a_full_disk_ends_the_recording_and_not_the_stream() {
-    if !where_mounting_works("a_full_disk_ends_the_recording_and_not_the_stream") {
+    if !where_mounting_works("crash::a_full_disk_ends_the_recording_and_not_the_stream") {
         return;
     }
     let home = Home::new();

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::page::Page;
 use crate::sender::Sender;
 use crate::support::{Home, SOON, Setup, Weir, probe, run, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn setup(home: &Home) -> Setup {
     home.setup().set("stream_record_policy=streamName").set("record_min_free_space=0").set("record_rotation=1")
@@ -14,8 +14,12 @@ fn setup(home: &Home) -> Setup {
 
 /// A page of this application, and a browser that publishes from it.
 fn publish(weir: &Weir, app_key: &str, name: &str, record: bool) -> (Page, Sender) {
+    publish_as(weir, &json!({"appKey": app_key, "clientVersion": "2.0"}), name, record)
+}
+
+fn publish_as(weir: &Weir, hello: &Value, name: &str, record: bool) -> (Page, Sender) {
     let mut page = Page::open(weir);
-    page.say("connection", &json!({"appKey": app_key, "clientVersion": "2.0"}));
+    page.say("connection", hello);
     page.hears("getUserData");
     let sender = Sender::new();
     let offer = sender.offer();
@@ -59,6 +63,25 @@ fn a_page_is_recorded_where_it_asks_and_may() {
             assert_eq!((name, home.names("")), (None, vec![]), "{allowed} {asks}");
         }
     }
+}
+
+/// Every element of the template but the times, as a browser's stream fills it.
+#[test]
+fn a_name_says_who_publishes() {
+    let home = Home::new();
+    let template = "{streamName}-{login}-{mediaSessionId}-{videoCodec}-{audioCodec}-{sessionId}";
+    let weir = home.setup().set("record_min_free_space=0");
+    let weir = weir.set(&format!("stream_record_policy_template={template}")).start();
+    let hello = json!({"appKey": "defaultApp", "custom": {"login": "Ann/../of the North, whose name is long"}});
+    let (mut page, _sender) = publish_as(&weir, &hello, "a", true);
+    weir.wait_frames("a", 20);
+    let session = weir.get("/rest-api/stream/find_all").json()[0]["sessionId"].as_str().unwrap().to_owned();
+    let name = unpublish(&mut page, "a").unwrap();
+    let session = data_encoding::BASE64URL.encode(session.as_bytes());
+    let session: String = session.chars().take(60).collect();
+    // Of the 32 characters of the login, a file name has no slash.
+    assert_eq!(name, format!("a-Ann..of the North, whose name -a-VP8--{session}.webm"));
+    plays(&home.records().join(name));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::film;
 use crate::film::Film;
 use crate::support::{
-    Clip, Home, Media, Nginx, Publisher, SOON, Setup, SmallDisk, Weir, decodes, probe, run, wait, wait_until,
+    Clip, Home, Media, Nginx, Publisher, SOON, Setup, Signal, SmallDisk, Weir, decodes, probe, run, wait, wait_until,
     where_mounting_works,
 };
 use serde_json::{Value, json};
@@ -242,21 +242,21 @@ fn filled_up(format: &str, extension: &str, min_free: &str, free: u64, reason: &
 
 #[test]
 fn a_full_disk_stops_and_room_starts_it_again_mp4() {
-    if where_mounting_works("a_full_disk_stops_and_room_starts_it_again_mp4") {
+    if where_mounting_works("record_faults::a_full_disk_stops_and_room_starts_it_again_mp4") {
         filled_up("record_formats=h264-mp4", "mp4", "0", 400 << 10, "the disk is full");
     }
 }
 
 #[test]
 fn a_full_disk_stops_and_room_starts_it_again_mkv() {
-    if where_mounting_works("a_full_disk_stops_and_room_starts_it_again_mkv") {
+    if where_mounting_works("record_faults::a_full_disk_stops_and_room_starts_it_again_mkv") {
         filled_up("record_formats=h264-mkv", "mkv", "0", 400 << 10, "the disk is full");
     }
 }
 
 #[test]
 fn it_stops_before_the_disk_is_full() {
-    if where_mounting_works("it_stops_before_the_disk_is_full") {
+    if where_mounting_works("record_faults::it_stops_before_the_disk_is_full") {
         filled_up(
             "record_formats=h264-mp4",
             "mp4",
@@ -448,4 +448,32 @@ fn old_recordings_go_where_that_is_set() {
     let weir = setup().set("record_max_age=1").start();
     wait_until("all of weir's to be gone", || home.names(".mp4") == ["of the operator.mp4"]);
     assert_eq!(weir.get("/rest-api/recordings").json()[0]["name"], "of the operator.mp4");
+}
+
+/// What has come is in the file even if nothing follows it.
+#[test]
+fn a_source_that_falls_silent_leaves_nothing_in_memory() {
+    let (home, nginx) = (Home::new(), Nginx::start());
+    let publisher = Publisher::start(Clip::LONG, &nginx.uri("a"));
+    let setup = home.setup().set("stream_record_policy=streamName").set("record_formats=h264-ts");
+    let mut weir = setup.set("record_min_free_space=0").start();
+    weir.tolerate("stream interrupted");
+    weir.tolerate("pull has no source");
+    weir.pull(&nginx.uri("a"), "a", true);
+    weir.wait_frames("a", 60);
+    publisher.signal(Signal::STOP);
+    // Half a second without a frame: it is silent.
+    let mut before = weir.frames("a");
+    let counted = wait("silence", SOON, || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = weir.frames("a");
+        (std::mem::replace(&mut before, now) == now).then_some(now)
+    });
+    let file = home.files(".ts.tmp").pop().unwrap();
+    wait_until("all but the last frames in the file", || {
+        let media = probe(&file);
+        media.video.len() as u64 + 3 >= counted.0 && media.audio.len() as u64 + 4 >= counted.1
+    });
+    publisher.signal(Signal::CONT);
+    weir.terminate("a");
 }

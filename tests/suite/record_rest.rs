@@ -203,7 +203,8 @@ fn files_are_listed_after_a_restart_and_deleted() {
     std::fs::write(home.records().join("kept.txt"), "of the operator").unwrap();
     let weir = setup(&home).start();
     assert_eq!(file(&weir, "a.mp4"), before, "what is known outlives the process");
-    for name in ["none.mp4", "..%2fdata", "%2e%2e", ".weir", ".weir.lock", "a.mp4.tmp"] {
+    let long = "a".repeat(300);
+    for name in ["none.mp4", "..%2fdata", "%2e%2e", ".weir", ".weir.lock", "a.mp4.tmp", long.as_str()] {
         let path = format!("{FILES}/{name}");
         assert_eq!(weir.refused(&weir.call("DELETE", &path, ""), &path), (404, "RecordNotFound".into()));
     }

@@ -200,6 +200,7 @@ mod tests {
             session: MediaSessionId::random(),
             app_key: "defaultApp".into(),
             connection: "c".into(),
+            login: None,
             provider: "WebRTC",
             media_type: "publish",
             transport: "UDP",

@@ -21,6 +21,8 @@ use crate::name::StreamName;
 pub struct Part {
     pipeline: Pipeline,
     pub(super) inputs: Vec<(Kind, Input)>,
+    /// How it ended, once that is known.
+    end: Option<PartEvent>,
 }
 
 /// How a part ended.
@@ -60,7 +62,7 @@ impl Part {
             inputs.push((kind, Input { source, caps }));
         }
         pipeline.play().await?;
-        Ok(Self { pipeline, inputs })
+        Ok(Self { pipeline, inputs, end: None })
     }
 
     /// Frames a feed could not hand over itself; the track ends after them.
@@ -78,12 +80,34 @@ impl Part {
         }
     }
 
-    /// How it ends.
-    pub async fn ended(&mut self) -> PartEvent {
-        match self.pipeline.events.recv().await {
-            Some(BusEvent::Error(failure)) => PartEvent::Failed(failure),
-            Some(BusEvent::Eos) | None => PartEvent::Finished,
+    /// Bytes that wait to be written, or to be transcoded first.
+    pub fn queued(&self) -> u64 {
+        self.inputs.iter().map(|(_, input)| input.source.current_level_bytes()).sum()
+    }
+
+    /// Leaves out the sound that still waits: transcoding it is what takes long. The pictures, and what has been
+    /// transcoded, are written. True when there is any.
+    pub fn leave_sound_out(&self) -> bool {
+        let sound = self.inputs.iter().filter(|(kind, _)| *kind == Kind::Audio).map(|(_, input)| &input.source);
+        let late: Vec<_> = sound.filter(|source| source.current_level_buffers() > 0).collect();
+        // Behind the source's own pad: there the list that is just being worked through comes buffer by buffer.
+        for pad in late.iter().filter_map(|source| source.static_pad("src")?.peer()) {
+            let media = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            pad.add_probe(media, |_, _| gst::PadProbeReturn::Handled);
         }
+        !late.is_empty()
+    }
+
+    /// How it ends. Whoever asks later hears the same: its end may be seen while it is still being written, before it is
+    /// known that nothing more will come.
+    pub async fn ended(&mut self) -> PartEvent {
+        if self.end.is_none() {
+            self.end = Some(match self.pipeline.events.recv().await {
+                Some(BusEvent::Error(failure)) => PartEvent::Failed(failure),
+                Some(BusEvent::Eos) | None => PartEvent::Finished,
+            });
+        }
+        self.end.clone().unwrap_or(PartEvent::Finished)
     }
 
     /// Stops the pipeline; the file is closed when this returns.
@@ -130,5 +154,35 @@ pub(super) fn push_all(input: &Input, frames: &mut VecDeque<Frame>) {
             let list = frames.drain(..count).filter_map(|frame| frame.sample.buffer_owned()).collect();
             let _ = input.source.push_buffer_list(list);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::media::catalog::Catalog;
+    use crate::media::track::Codec;
+
+    /// Who watches the running part may hear of its end first; who finishes it then must not wait for another one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_end_is_told_to_everybody_who_asks() {
+        crate::media::init().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.mp4").to_string_lossy().into_owned();
+        let catalog = Catalog::load(None).unwrap();
+        let launch = catalog.launch("record-mp4", |filling| {
+            let filling = filling.value_for_shell("location", &file, "a.mp4").value("audio_caps", "audio/x-raw");
+            filling.track_in(Kind::Video, &Codec::H264)
+        });
+        let stream = StreamName::new("a").unwrap();
+        let pipelines = Pipelines::default();
+        let mut part = Part::start(&pipelines, launch.unwrap(), &stream, &[], Duration::ZERO).await.unwrap();
+        part.finish();
+        for _ in 0..2 {
+            let end = tokio::time::timeout(Duration::from_secs(20), part.ended()).await;
+            assert!(end.is_ok(), "its end is told once only");
+        }
+        part.stop().await;
     }
 }

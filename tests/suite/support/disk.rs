@@ -1,6 +1,6 @@
 //! A file system of a test's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +17,68 @@ impl SmallDisk {
         let done = run(&mut mount, Duration::from_secs(10));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Self(at)
+    }
+
+    /// Makes it read-only, which works while nobody writes, or writable again.
+    pub fn read_only(&self, read_only: bool) {
+        mounted(Command::new("mount").args(["-o", if read_only { "remount,ro" } else { "remount,rw" }]).arg(&self.0));
+    }
+}
+
+fn mounted(command: &mut Command) {
+    let done = run(command, Duration::from_secs(10));
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// An ext4 in a file, which becomes read-only as one does that has an error, whoever is writing.
+pub struct FailingDisk {
+    at: PathBuf,
+    old: PathBuf,
+}
+
+impl FailingDisk {
+    /// `None`, with a word why, where a test may have no loop device: without root, or in a container.
+    pub fn mount(at: PathBuf, beside: &Path) -> Option<Self> {
+        std::fs::create_dir(&at).unwrap();
+        let (image, old) = (beside.join("image"), beside.join("old"));
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        std::fs::create_dir(&old).unwrap();
+        let loop_mount = ["-t", "ext4", "-o", "loop,errors=remount-ro"];
+        let steps = [
+            run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image), Duration::from_secs(30)),
+            run(Command::new("mount").args(loop_mount).arg(&image).arg(&at), Duration::from_secs(10)),
+        ];
+        match steps.iter().find(|step| !step.status.success()) {
+            None => Some(Self { at, old }),
+            Some(failed) => {
+                eprintln!(
+                    "skipped: there is no ext4 on a loop device here: {}",
+                    String::from_utf8_lossy(&failed.stderr)
+                );
+                None
+            }
+        }
+    }
+
+    /// As if it had an error.
+    pub fn fail(&self) {
+        mounted(Command::new("mount").args(["-o", "remount,abort"]).arg(&self.at));
+    }
+
+    /// Another disk in its place, with the files of the old one.
+    pub fn replace(&self) {
+        mounted(Command::new("mount").arg("--bind").arg(&self.at).arg(&self.old));
+        mounted(Command::new("umount").arg("--lazy").arg(&self.at));
+        mounted(Command::new("mount").args(["-t", "tmpfs", "-o", "size=50m", "weir-test"]).arg(&self.at));
+        mounted(Command::new("cp").arg("-a").arg(self.old.join(".")).arg(&self.at));
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        for place in [&self.at, &self.old] {
+            let _ = Command::new("umount").arg("--lazy").arg("--quiet").arg(place).status();
+        }
     }
 }
 
@@ -48,6 +110,9 @@ pub fn where_mounting_works(test: &str) -> bool {
     again.args(["-Urm", "--"]).arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
     let output = run(again.env("WEIR_TEST_NAMESPACE", "1"), Duration::from_secs(120));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "neither root nor user namespaces, or it failed there:\n{out}\n{err}");
+    assert!(
+        output.status.success() && out.contains("1 passed"),
+        "neither root nor user namespaces, or it failed there:\n{out}\n{err}"
+    );
     false
 }

@@ -16,7 +16,7 @@ pub mod tls;
 use std::time::{Duration, Instant};
 
 pub use camera::Camera;
-pub use disk::{SmallDisk, where_mounting_works};
+pub use disk::{FailingDisk, SmallDisk, where_mounting_works};
 pub use hooks::{Call, HookServer, Reply};
 pub use judge::{Media, Packet, decodes, probe};
 pub use process::{Process, Signal, run};
