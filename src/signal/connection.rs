@@ -156,7 +156,10 @@ pub(super) struct MediaSession {
     pub(super) stop: CancellationToken,
     /// What is said of its end, set before `stop`.
     pub(super) stopped_by: Arc<OnceLock<LastWord>>,
+    /// It is over: its id may be used again.
     pub(super) over: CancellationToken,
+    /// Its last word is on its way too.
+    pub(super) told: CancellationToken,
 }
 
 impl MediaSession {
@@ -250,7 +253,7 @@ impl Connection {
                 Ok(incoming) => incoming,
                 Err(reason) => return Close::new(CLOSE_PROTOCOL, reason),
             };
-            self.sessions.retain(|_, session| !session.over.is_cancelled());
+            self.sessions.retain(|_, session| !session.told.is_cancelled());
             if let Err(info) = self.handle(&incoming, peer, origin.as_deref()) {
                 self.outbox.text(message::fail(&incoming.name, "", &info));
             }
@@ -393,7 +396,7 @@ impl Connection {
         sessions.values().for_each(|session| session.stop(close.farewell));
         let all_over = async {
             for session in sessions.values() {
-                session.over.cancelled().await;
+                session.told.cancelled().await;
             }
         };
         // What takes longer ends by itself: each step has its own deadline.

@@ -56,8 +56,13 @@ impl Connection {
             stream: OnceLock::new(),
             shown: Mutex::new(first_shown(&wanted)),
         });
-        let session =
-            MediaSession { teller: teller.clone(), stop: CancellationToken::new(), stopped_by: Arc::default(), over };
+        let session = MediaSession {
+            teller: teller.clone(),
+            stop: CancellationToken::new(),
+            stopped_by: Arc::default(),
+            over,
+            told: CancellationToken::new(),
+        };
         let opening = Opening {
             signal: self.signal.clone(),
             connection: self.id.clone(),
@@ -67,6 +72,7 @@ impl Connection {
             wanted,
             stop: session.stop.clone(),
             stopped_by: session.stopped_by.clone(),
+            _told: session.told.clone().drop_guard(),
             _over: session.over.clone().drop_guard(),
         };
         self.sessions.insert(id, session);
@@ -109,7 +115,8 @@ impl Connection {
 
     fn in_use(&self, id: &MediaSessionId) -> bool {
         let elsewhere = |stream: &StreamHandle| stream.look(|view| view.sessions.iter().any(|other| other.id == *id));
-        self.sessions.contains_key(id) || self.signal.hub.streams().values().any(elsewhere)
+        self.sessions.get(id).is_some_and(|session| !session.over.is_cancelled())
+            || self.signal.hub.streams().values().any(elsewhere)
     }
 
     /// The browser has left a media session; its hook server is told, and cannot keep it from that.
@@ -141,6 +148,7 @@ struct Opening {
     stop: CancellationToken,
     stopped_by: Arc<OnceLock<LastWord>>,
     _over: DropGuard,
+    _told: DropGuard,
 }
 
 impl Opening {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support;
-use crate::support::{Clip, Dumb, Home, Nginx, Publisher, Signal, Weir, decodes, probe, wait_until};
+use crate::support::{Clip, Dumb, Home, HookServer, Nginx, Publisher, Reply, Signal, Weir, decodes, probe, wait_until};
 use serde_json::{Value, json};
+use weir::hook::Method;
 
 fn recording(home: &Home, nginx: &Nginx, arguments: &[&str]) -> Weir {
     let setup = home.setup().set("stream_record_policy=streamName");
@@ -111,12 +112,14 @@ fn an_idle_server_ends_at_once_even_with_a_connection_open() {
 
 #[test]
 fn new_work_is_refused_while_it_drains() {
-    let (home, nginx) = (Home::new(), Nginx::start());
-    let publisher = Publisher::start(Clip::LONG, &nginx.uri("a"));
+    let (home, nginx, hooks) = (Home::new(), Nginx::start(), HookServer::start());
+    let _publisher = Publisher::start(Clip::LONG, &nginx.uri("a"));
+    home.hooks("defaultApp", &hooks, &[Method::StreamStatusEvent]);
     let mut weir = recording(&home, &nginx, &[]);
     weir.announce("a call failed: the server is shutting down");
-    // A source that stands still makes the drain last a moment; a connection that is open by then hears of it.
-    stall(&weir, &nginx, &publisher);
+    // A hook server that takes its time makes the drain last; a connection that is open by then hears of it.
+    hooks.wait("StreamStatusEvent", |body| body["status"] == "PUBLISHING");
+    hooks.answers_to("StreamStatusEvent", Reply::Slow(Duration::from_secs(2)));
     let mut open = std::net::TcpStream::connect(("127.0.0.1", weir.port())).unwrap();
     open.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let call = |stream: &mut std::net::TcpStream, close: &str| {
