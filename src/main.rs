@@ -27,8 +27,8 @@ const BLOCKING_THREADS: usize = 512;
 const LEFT: Duration = Duration::from_secs(3);
 
 /// What is logged where `WEIR_LOG` does not say. The SSH library calls what strangers send it errors; weir says itself
-/// what an operator has to know.
-const LOG: &str = "info,russh=off";
+/// what an operator has to know. The MP4 library warns of boxes that it leaves out.
+const LOG: &str = "info,russh=off,mp4_atom=error";
 
 /// A media server that builds one GStreamer pipeline per job, driven by a REST API.
 #[derive(Parser)]

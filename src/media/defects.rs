@@ -20,7 +20,7 @@ const fn defect(part: &'static str, what: &'static str, mended_in: &'static [(u3
     Defect { part, what, mended_in }
 }
 
-const KNOWN: [Defect; 16] = [
+const KNOWN: [Defect; 15] = [
     defect("webrtcbin", "memory leaks by an early return", &[(1, 22, 2), (1, 24, 0)]),
     defect("webrtcbin", "resolved ICE addresses leak", &[(1, 22, 3), (1, 24, 0)]),
     defect("webrtcbin", "deadlock when it is closed before data has come", &[(1, 22, 3), (1, 24, 0)]),
@@ -31,8 +31,6 @@ const KNOWN: [Defect; 16] = [
     defect("sctp", "a mutex leaks for each association", &[(1, 26, 9), (1, 28, 0)]),
     defect("splitmuxsink", "race when fragments are switched asynchronously", &[(1, 26, 0)]),
     defect("splitmuxsink", "the message of a closed fragment may come twice", &[(1, 26, 3), (1, 28, 0)]),
-    // In the mode that weir records in, where a fragment is for all tracks and only one of their arrays is freed.
-    defect("mp4mux", "4 KB leak with each fragment of a recording that has pictures and sound (two a second)", &[]),
     defect("rtspsrc", "leak when it is closed after the server's end of file", &[(1, 26, 11), (1, 28, 1)]),
     defect("rtspsrc", "no keep-alive in interleaved mode", &[(1, 26, 7), (1, 28, 0)]),
     defect("rtmp2src", "endless retries, and no timeout after the handshake", &[(1, 28, 5)]),

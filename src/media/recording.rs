@@ -24,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::fanout::{Consumer, Fanout, Frame, Link};
 use super::track::Kind;
 
+mod head;
 mod part;
 
 use part::{Input, push_all};

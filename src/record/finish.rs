@@ -96,10 +96,7 @@ impl Finisher {
         let until = closing.until(start).filter(|_| complete);
         let path = file.clone();
         let place_it = move || {
-            if let Some(until) = until {
-                container.trim(&path, until)?;
-            }
-            let found = measure(&index, &path, |path| container.mend(path))?;
+            let found = finished(&index, &path, container, until).map_err(io::Error::other)?;
             let Some(found) = found else { return Ok(None) };
             let facts = measured(NameFacts { last, ..facts }, &found);
             let placed = place(&index, &path, &rules.names.file_name(&facts), |entry| {
@@ -192,19 +189,23 @@ async fn progress(part: &Part, file: &Path) -> (u64, Option<u64>) {
     (part.queued(), written)
 }
 
-/// Reads what is in a written file, and mends it where it was not finished; `None` for one that had nothing in it and is
-/// gone. Blocks.
-fn measure(
+/// Finishes a written file; `None` for one that has no frame and is gone. Blocks.
+///
+/// # Errors
+/// See [`RepairError`].
+pub(super) fn finished(
     index: &Index,
     file: &Path,
-    mend: impl Fn(&Path) -> Result<Repaired, RepairError>,
-) -> io::Result<Option<Repaired>> {
-    if std::fs::metadata(file)?.len() == 0 {
+    container: Container,
+    until: Option<Until>,
+) -> Result<Option<Repaired>, RepairError> {
+    let empty = std::fs::metadata(file)?.len() == 0;
+    let found = if empty { None } else { container.finish(file, until)? };
+    if found.is_none() {
         std::fs::remove_file(file)?;
         index.forget(&pending_name(file));
-        return Ok(None);
     }
-    mend(file).map(Some).map_err(io::Error::other)
+    Ok(found)
 }
 
 /// The facts of a part whose file has been measured. Its end counts from its start: a clock that is set back meanwhile

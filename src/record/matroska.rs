@@ -75,7 +75,6 @@ pub(super) fn repair_matroska(path: &Path) -> Result<Repaired, RepairError> {
         duration,
         video_frames: scan.frames.video,
         audio_frames: scan.frames.audio,
-        first_fragment_missing: false,
         was_finished,
     };
     if scan.finished {

@@ -7,7 +7,6 @@
 //! script see each, [`repair`] and [`recover`] finish what a killed process left.
 
 mod container;
-mod empty;
 mod files;
 mod finish;
 mod index;

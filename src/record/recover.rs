@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::finish::{measured, place};
+use super::finish::{finished, measured, place};
 use super::index::{Entry, Index, Writing};
-use super::name::{NameFacts, finished};
+use super::name::{self, NameFacts};
 use super::repair::{RepairError, Repaired};
 use super::{files, recorder::millis};
 use crate::config::Container;
@@ -109,7 +109,7 @@ struct Rounds {
     recorders_run: bool,
 }
 
-/// Finishes every unfinished recording that nobody has in hand. Nothing is deleted but empty files; what cannot be
+/// Finishes every unfinished recording that nobody has in hand. Nothing is deleted but files without media; what cannot be
 /// finished is kept under a name that ends in `.broken`. Blocks.
 fn recover(index: &Index, events: &Events, rounds: &mut Rounds) {
     let dir = index.dir();
@@ -127,7 +127,7 @@ fn recover(index: &Index, events: &Events, rounds: &mut Rounds) {
     let mut paths: Vec<PathBuf> = files.iter().filter(|file| plain(file)).map(std::fs::DirEntry::path).collect();
     paths.sort();
     for file in &paths {
-        let Some(pending) = file.file_name().and_then(|name| name.to_str()).and_then(finished) else { continue };
+        let Some(pending) = file.file_name().and_then(|name| name.to_str()).and_then(name::finished) else { continue };
         let Some(container) = container_of(pending) else { continue };
         match recover_one(index, file, pending, container, rounds.recorders_run) {
             Ok(Some(event)) => events.tell(event),
@@ -159,16 +159,15 @@ fn recover_one(
     if known.as_ref().is_some_and(|entry| entry.is_in_hand()) {
         return Ok(None);
     }
-    if std::fs::metadata(file)?.len() == 0 {
-        // One that a recorder makes just now is known a moment later.
-        if known.is_some() || !recorders_run {
-            std::fs::remove_file(file)?;
-            index.forget(pending);
-        }
+    let is_empty = std::fs::metadata(file)?.len() == 0;
+    // One that a recorder makes just now is known a moment later.
+    if is_empty && known.is_none() && recorders_run {
         return Ok(None);
     }
-    match container.mend(file) {
-        Ok(found) => {
+    match finished(index, file, container, None) {
+        // Nothing came of it.
+        Ok(None) => Ok(None),
+        Ok(Some(found)) => {
             let known = known.and_then(|entry| entry.writing.clone());
             let facts = known.as_ref().map(|known| {
                 let facts = NameFacts { extension: container.extension(), last: false, ..known.facts.clone() };
@@ -235,7 +234,7 @@ fn reconcile(index: &Index, files: &[PathBuf]) -> Vec<Event> {
 fn adopt(index: &Index, pending: &str, file: &Path, entry: &Entry, writing: &Writing) -> Option<Event> {
     let name = file.file_name()?.to_str()?;
     let container = container_of(name)?;
-    let found = container.mend(file).ok()?;
+    let found = container.finish(file, None).ok()??;
     let known = Entry {
         ended: measured(writing.facts.clone(), &found).end.map(|end| end.wall_ms),
         duration: Some(millis(found.duration)).filter(|duration| *duration > 0),

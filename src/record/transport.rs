@@ -49,7 +49,6 @@ pub(super) fn repair_transport(path: &Path) -> Result<Repaired, RepairError> {
         duration: Duration::from_nanos(length * 1_000_000_000 / u64::from(CLOCK)),
         video_frames: 0,
         audio_frames: 0,
-        first_fragment_missing: false,
         was_finished: kept == len,
     })
 }

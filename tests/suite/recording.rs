@@ -134,9 +134,11 @@ fn one_file_has_every_frame() {
 fn parts_by_time_lose_not_one_frame() {
     let home = Home::new();
     let recorded = record(&home, Clip::AV, Until::Sending, |setup| setup.set("record_rotation=2"));
-    assert_eq!(home.names(""), ["a.mp4", "a_1.mp4", "a_2.mp4", "a_3.mp4"]);
+    let names = home.names("");
+    // The source goes on while the recording is ended.
+    assert!(names.len() >= 4 && names[..4] == ["a.mp4", "a_1.mp4", "a_2.mp4", "a_3.mp4"], "{names:?}");
     let parts = judge(Clip::AV, &recorded);
-    for part in &parts[..3] {
+    for part in &parts[..parts.len() - 1] {
         assert_eq!(part.video.len(), 50, "two seconds at 25 frames a second");
         assert!((part.duration - 2.0).abs() < 0.06, "{}", part.duration);
     }

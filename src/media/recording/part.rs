@@ -8,9 +8,9 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
 
+use super::head;
 use crate::media::bus::{BusEvent, Failure};
 use crate::media::fanout::Frame;
-use crate::media::moof;
 use crate::media::pipeline::{MediaError, Parse, Pipeline};
 use crate::media::pipelines::Pipelines;
 use crate::media::template::Launch;
@@ -48,8 +48,10 @@ impl Part {
     ) -> Result<Self, MediaError> {
         let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
-        if let Ok(muxer) = pipeline.element("mux") {
-            moof::mend_written_by(&muxer);
+        if let Ok(muxer) = pipeline.element::<gst::Element>("mux")
+            && muxer.factory().is_some_and(|factory| factory.name() == "mp4mux")
+        {
+            head::complete_written_by(&muxer);
         }
         let mut inputs = Vec::new();
         for kind in kinds {
