@@ -16,8 +16,8 @@ use super::pipelines::{Entry, Pipelines};
 use super::template::Launch;
 use crate::name::{StreamName, mask};
 
-/// Longest time a pipeline may take to be parsed, to start or to stop.
-const TRANSITION: Duration = Duration::from_secs(10);
+/// Longest time a pipeline may take to be parsed, to start, to negotiate or to stop.
+pub(super) const TRANSITION: Duration = Duration::from_secs(10);
 
 /// Why a pipeline does not run.
 #[derive(Debug, Clone, thiserror::Error)]
