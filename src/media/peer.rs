@@ -17,8 +17,8 @@ pub use offering::Agreed;
 pub use sending::Sending;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -26,19 +26,17 @@ use gstreamer_sdp::SDPMessage;
 use gstreamer_webrtc as gst_webrtc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::{Duration, timeout};
+use tokio::time::timeout;
 
 use super::bus::BusEvent;
 use super::fanout::Fanout;
-use super::pipeline::{MediaError, Parse, Pipeline, blocking};
+use super::pipeline::{MediaError, Parse, Pipeline, TRANSITION, blocking};
 use super::pipelines::Pipelines;
 use super::source::{Accept, Grafter, SourceEvent};
 use super::template::Launch;
 use super::track::{Codec, Kind};
 use crate::name::StreamName;
 
-/// Longest time from an offer to the answer with all candidates.
-const NEGOTIATION: Duration = Duration::from_secs(5);
 /// RTCP may be sent this often, so that a keyframe request leaves at once. Nanoseconds.
 const RTCP_INTERVAL: u64 = 100_000_000;
 /// Share of the bandwidth RTCP may have, for the same reason.
@@ -114,7 +112,7 @@ impl Peer {
         let accept: Accept = Arc::new(|_| Ok(()));
         let peer = Self::start(pipelines, launch, Parse::Head, stream, Some((fanout, accept)), options).await?;
         let template = peer.pipeline.entry.launch.template.clone();
-        let answer = timeout(NEGOTIATION, negotiate(&template, &peer, offer, lines)).await;
+        let answer = timeout(TRANSITION, negotiate(&template, &peer, offer, lines)).await;
         let answer = answer.map_err(|_| MediaError::Deadline { template, what: "negotiating" })??;
         Ok((peer, answer))
     }
@@ -158,6 +156,7 @@ impl Peer {
         let (events, received) = unbounded_channel();
         watch_connection(&bin, &events);
         let (set_up, options) = (bin.clone(), options.clone());
+        blocking(&template, "making the key", make_key).await?;
         blocking(&template, "setting up ICE", move || set_up_ice(&set_up, &options)).await?;
         pipeline.play().await?;
         Ok(Self { pipeline, bin, events: received, tracks, one_clock })
@@ -232,6 +231,16 @@ fn watch_connection(bin: &gst::Element, events: &UnboundedSender<PeerEvent>) {
         jitter::tune(element);
         handshake::repeat(element);
         sending::hurry(element);
+    });
+}
+
+/// Has GStreamer make the RSA key that all peers of this process share, which the first one would wait for in the middle
+/// of its negotiation: seconds of it, where the processor is busy.
+fn make_key() {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| {
+        // Whoever lacks the element is told by its pipeline.
+        let _ = gst::ElementFactory::make("dtlsdec").build();
     });
 }
 

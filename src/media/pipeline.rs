@@ -16,8 +16,8 @@ use super::pipelines::{Entry, Pipelines};
 use super::template::Launch;
 use crate::name::{StreamName, mask};
 
-/// Longest time a pipeline may take to be parsed, to start or to stop.
-const TRANSITION: Duration = Duration::from_secs(10);
+/// Longest time a pipeline may take to be parsed, to start, to negotiate or to stop.
+pub(super) const TRANSITION: Duration = Duration::from_secs(10);
 
 /// Why a pipeline does not run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -142,6 +142,18 @@ impl Pipeline {
         });
         registry.insert(entry.clone());
         Ok(Self { gst, entry, events, registry: registry.clone() })
+    }
+
+    /// Lets running time begin now, before the pipeline starts, so that it is right for the first frame too. (By itself
+    /// a pipeline has its clock first and its base time a little later, on its way to PLAYING, while its source sends
+    /// already: between the two, running time is the hours the machine is up.)
+    pub(super) fn set_clock(&self) {
+        let clock = gst::SystemClock::obtain();
+        self.gst.use_clock(Some(&clock));
+        // Elements have it at once; none of them can refuse the clock of the system.
+        let _ = self.gst.set_clock(Some(&clock));
+        self.gst.set_start_time(gst::ClockTime::NONE);
+        self.gst.set_base_time(clock.time());
     }
 
     /// Asks for PLAYING. A live or push source reaches it later; failures arrive as events.
@@ -276,7 +288,29 @@ pub(super) fn branch_body(launch: &Launch, branch: usize) -> Option<&str> {
 mod tests {
     use std::sync::mpsc;
 
+    use super::super::template::{Filling, Template};
     use super::*;
+
+    /// Whatever state its element is in when it comes.
+    #[tokio::test]
+    async fn the_first_frame_has_a_running_time() {
+        crate::media::init().unwrap();
+        let line = "fakesrc num-buffers=1 name=source ! fakesink";
+        let launch = Template::parse("t", line).unwrap().fill(&Filling::new()).unwrap();
+        let stream = StreamName::new("a").unwrap();
+        let mut pipeline = Pipeline::build(&Pipelines::default(), launch, Parse::Whole, &stream).await.unwrap();
+        let source: gst::Element = pipeline.element("source").unwrap();
+        let (tell, first) = mpsc::channel();
+        source.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+            tell.send(pad.parent_element().and_then(|source| source.current_running_time())).unwrap();
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_clock();
+        pipeline.play().await.unwrap();
+        assert_eq!(pipeline.events.recv().await, Some(BusEvent::Eos));
+        let running_time = first.recv().unwrap();
+        assert!(running_time.is_some_and(|time| time < gst::ClockTime::from_seconds(60)), "{running_time:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_hangs_keeps_no_place() {

@@ -1,7 +1,5 @@
 //! One picture of a stream: decodes from the cached keyframe up to now and keeps the first picture that is new.
 
-use std::time::Duration;
-
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
@@ -10,13 +8,10 @@ use tokio::time::timeout;
 
 use super::bus::BusEvent;
 use super::fanout::{Consumer, Fanout, Frame};
-use super::pipeline::{MediaError, Parse, Pipeline};
+use super::pipeline::{MediaError, Parse, Pipeline, TRANSITION};
 use super::pipelines::Pipelines;
 use super::template::Launch;
 use crate::name::StreamName;
-
-/// Longest time a picture may take: a source that cannot be asked for a keyframe may need a while for its next one.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Takes a picture, as PNG.
 ///
@@ -45,7 +40,8 @@ pub async fn snapshot(
     pipeline.play().await?;
     let link = fanout.join(Box::new(Into(input)), Box::new(Nothing));
     fanout.request_keyframe();
-    let taken = timeout(DEADLINE, first(&mut images, &mut pipeline)).await;
+    // A source that cannot be asked for a keyframe may need a while for its next one.
+    let taken = timeout(TRANSITION, first(&mut images, &mut pipeline)).await;
     drop(link);
     pipeline.stop().await;
     taken.map_err(|_| MediaError::Deadline { template, what: "taking a picture" })?

@@ -82,14 +82,17 @@ impl Source {
         fanout.expect_source();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Head, stream).await?;
         let demux: gst::Element = pipeline.element("demux")?;
-        let flv = demux.factory().is_some_and(|factory| factory.name() == "flvdemux");
+        let is = |name: &str| demux.factory().is_some_and(|factory| factory.name() == name);
+        let (flv, rtsp) = (is("flvdemux"), is("rtspsrc"));
         if flv {
             super::flv_clock::correct(&demux);
         }
         let (events, tracks) = unbounded_channel();
         let grafter = Grafter::new(&pipeline, fanout, accept, events.clone());
         demux.connect_pad_added(move |demux, pad| {
-            place_latecomer(demux, pad);
+            if rtsp {
+                place_latecomer(demux, pad);
+            }
             if flv && pad.name() == "video" {
                 super::flv_clock::tell_apart(pad);
             }
@@ -105,6 +108,7 @@ impl Source {
         demux.connect_no_more_pads(move |_| {
             let _ = events.send(SourceEvent::AllTracks);
         });
+        pipeline.set_clock();
         pipeline.play().await?;
         Ok(Self { pipeline, tracks })
     }
@@ -146,10 +150,8 @@ fn place_latecomer(demux: &gst::Element, pad: &gst::Pad) {
         let place = || {
             let segment = pad.sticky_event::<gst::event::Segment>(0)?;
             let segment = segment.segment().downcast_ref::<gst::ClockTime>()?;
-            let late = demux
-                .upgrade()?
-                .current_running_time()?
-                .checked_sub(segment.to_running_time(info.buffer()?.pts()?)?)?;
+            let demux = demux.upgrade()?;
+            let late = demux.current_running_time()?.checked_sub(segment.to_running_time(info.buffer()?.pts()?)?)?;
             (late > LATE).then(|| pad.set_offset(i64::try_from(late.nseconds()).unwrap_or(0)))
         };
         place();
@@ -264,5 +266,39 @@ fn sink_away(pipeline: &gst::Pipeline, pad: &gst::Pad) {
     let linked = pipeline.add(&sink).is_ok() && sink.sync_state_with_parent().is_ok();
     if let Some(open_end) = sink.static_pad("sink").filter(|_| linked) {
         let _ = pad.link(&open_end);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The offset of a pad of an element whose base time is `base`, when a first frame at 0 has gone through it.
+    fn offset_of_the_first_frame(base: gst::ClockTime) -> Duration {
+        let demux = gst::ElementFactory::make("identity").build().unwrap();
+        demux.set_clock(Some(&gst::SystemClock::obtain())).unwrap();
+        demux.set_base_time(base);
+        demux.set_state(gst::State::Paused).unwrap();
+        let (sink, pad) = (demux.static_pad("sink").unwrap(), demux.static_pad("src").unwrap());
+        place_latecomer(&demux, &pad);
+        assert!(sink.send_event(gst::event::StreamStart::new("a")));
+        assert!(sink.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+        let mut frame = gst::Buffer::with_size(1).unwrap();
+        frame.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
+        // Nothing is behind the pad.
+        let _ = sink.chain(frame);
+        let offset = pad.offset();
+        demux.set_state(gst::State::Null).unwrap();
+        Duration::from_nanos(offset.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_track_that_comes_late_is_put_where_the_clock_is() {
+        gst::init().unwrap();
+        let now = || gst::SystemClock::obtain().time();
+        let offset = offset_of_the_first_frame(now() - 5 * gst::ClockTime::SECOND);
+        assert!(offset >= Duration::from_secs(5) && offset < Duration::from_secs(60), "{offset:?}");
+        assert_eq!(offset_of_the_first_frame(now()), Duration::ZERO);
     }
 }

@@ -94,7 +94,7 @@ impl Peer {
             bin.emit_by_name::<()>("set-remote-description", &[&answer, &promise]);
             done
         });
-        let set = timeout(NEGOTIATION, set.await?).await;
+        let set = timeout(TRANSITION, set.await?).await;
         set.map_err(|_| refused("it takes too long"))?
             .map_err(|_| refused("no reply"))?
             .map_err(|reason| refused(&reason))?;
@@ -109,7 +109,7 @@ impl Peer {
     /// The offer, with all candidates, as it is sent.
     pub(super) async fn offer(&self) -> Result<String, MediaError> {
         let template = self.template();
-        let offer = timeout(NEGOTIATION, described(&self.bin)).await;
+        let offer = timeout(TRANSITION, described(&self.bin)).await;
         let offer = offer.map_err(|_| MediaError::Deadline { template: template.clone(), what: "making the offer" })?;
         offer.map(|text| with_repairs(&polished(&text))).map_err(|reason| unusable("offer", &reason))
     }
