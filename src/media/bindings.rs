@@ -49,8 +49,8 @@ const BINDINGS: [Binding; 11] = [
     ("video_in", "appsrc name=video_in format=time handle-segment-change=true max-bytes=0", InShell::Source),
     ("audio_in", "appsrc name=audio_in format=time handle-segment-change=true max-bytes=0", InShell::Source),
     ("sound_in", "appsrc name=sound_in format=time handle-segment-change=true max-bytes=0", InShell::Source),
-    ("video_feed", "appsrc name=video_feed format=time is-live=true max-bytes=0 block=false", InShell::Source),
-    ("audio_feed", "appsrc name=audio_feed format=time is-live=true max-bytes=0 block=false", InShell::Source),
+    ("video_feed", "identity name=video_feed", InShell::Source),
+    ("audio_feed", "identity name=audio_feed", InShell::Source),
 ];
 
 /// Elements that do the same, where an operator may choose: a hole, what stands there, and what stands there if it is

@@ -40,6 +40,22 @@ pub struct Failure {
     pub unexplained: bool,
 }
 
+impl Failure {
+    /// One that weir itself has a sentence for.
+    pub(super) fn of(element: &str, factory: &str, message: &str) -> Self {
+        Self {
+            element: element.to_owned(),
+            factory: factory.to_owned(),
+            message: message.to_owned(),
+            debug: String::new(),
+            no_space: false,
+            refused: false,
+            not_found: false,
+            unexplained: false,
+        }
+    }
+}
+
 /// Reads every message of `pipeline` from now on into `events`.
 pub(super) fn listen(pipeline: &gst::Pipeline, events: UnboundedSender<BusEvent>) {
     let Some(bus) = pipeline.bus() else { return };

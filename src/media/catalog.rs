@@ -102,7 +102,7 @@ impl Catalog {
                 let known = names(&templates);
                 return Err(CatalogError::Unknown { path, known });
             }
-            let template = Template::parse(&name, &text)?;
+            let template = Template::parse(&name, &text)?.of_the_operator();
             templates.insert(name, template);
         }
         Ok(Self { templates: Arc::new(templates), fdk_aac: false })

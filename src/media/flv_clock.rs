@@ -79,16 +79,13 @@ pub(super) fn correct(demux: &gst::Element) {
 
 /// Makes the time stamps of pictures that pass `pad` differ, by less than a millisecond.
 pub(super) fn tell_apart(pad: &gst::Pad) {
-    let state = std::sync::Mutex::new((None, 0));
+    let state = std::sync::Mutex::new(Apart::default());
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut()
             && let Some(decoded) = buffer.dts().or(buffer.pts())
         {
-            let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let (last, repeats) = &mut *state;
-            *repeats = if last.replace(decoded) == Some(decoded) { *repeats + 1 } else { 0 };
-            if *repeats > 0 {
-                let later = within_millisecond(*repeats);
+            let later = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).later(decoded);
+            if later > gst::ClockTime::ZERO {
                 let (pts, dts) = (buffer.pts().map(|pts| pts + later), buffer.dts().map(|dts| dts + later));
                 let buffer = buffer.make_mut();
                 buffer.set_pts(pts);
@@ -99,7 +96,22 @@ pub(super) fn tell_apart(pad: &gst::Pad) {
     });
 }
 
-/// A half, three quarters, seven eighths: there is always room for one more.
+/// Tells pictures of the same millisecond apart.
+#[derive(Debug, Default)]
+pub(super) struct Apart {
+    last: Option<gst::ClockTime>,
+    repeats: u32,
+}
+
+impl Apart {
+    /// What the next picture, to be decoded at this time, is put later by.
+    pub(super) fn later(&mut self, decoded: gst::ClockTime) -> gst::ClockTime {
+        self.repeats = if self.last.replace(decoded) == Some(decoded) { self.repeats.saturating_add(1) } else { 0 };
+        within_millisecond(self.repeats)
+    }
+}
+
+/// Nothing, a half, three quarters, seven eighths: there is always room for one more.
 fn within_millisecond(repeats: u32) -> gst::ClockTime {
     gst::ClockTime::MSECOND - gst::ClockTime::MSECOND / (1 << repeats.min(19))
 }
@@ -140,8 +152,8 @@ mod tests {
 
     #[test]
     fn pictures_of_one_millisecond_are_apart() {
-        let places: Vec<u64> = (1..=19).map(|repeats| within_millisecond(repeats).nseconds()).collect();
-        assert_eq!(places[..3], [500_000, 750_000, 875_000]);
+        let places: Vec<u64> = (0..=19).map(|repeats| within_millisecond(repeats).nseconds()).collect();
+        assert_eq!(places[..4], [0, 500_000, 750_000, 875_000]);
         assert!(places.is_sorted_by(|a, b| a < b) && places.iter().all(|place| *place < 1_000_000), "{places:?}");
         assert_eq!(within_millisecond(500), within_millisecond(19));
     }

@@ -177,18 +177,8 @@ impl Pipeline {
                 return MediaError::Failed { failure };
             }
         }
-        MediaError::Failed {
-            failure: Failure {
-                element: self.entry.launch.template.clone(),
-                factory: "pipeline".into(),
-                message: "an element refused to start".into(),
-                debug: String::new(),
-                no_space: false,
-                not_found: false,
-                unexplained: false,
-                refused: false,
-            },
-        }
+        let failure = Failure::of(&self.entry.launch.template, "pipeline", "an element refused to start");
+        MediaError::Failed { failure }
     }
 
     fn log_graph(&self) {

@@ -15,6 +15,7 @@ use crate::name::mask;
 pub struct Template {
     name: String,
     lines: Vec<Line>,
+    operators: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +172,8 @@ pub struct Launch {
     pub head: String,
     /// The branches as they are parsed.
     pub branches: Vec<Branch>,
+    /// The template is the operator's: what its elements do, and how long they take, is not known.
+    pub operators: bool,
     shown: Parts,
     shell: Parts,
 }
@@ -279,7 +282,12 @@ impl Template {
             let reason = "there is no launch line in it".into();
             return Err(TemplateError::Syntax { template: name.to_owned(), line: 1, reason });
         }
-        Ok(Self { name: name.to_owned(), lines })
+        Ok(Self { name: name.to_owned(), lines, operators: false })
+    }
+
+    /// The same, written by the operator.
+    pub(super) fn of_the_operator(self) -> Self {
+        Self { operators: true, ..self }
     }
 
     /// The template's name: its file name without `.launch`.
@@ -317,6 +325,7 @@ impl Template {
             template: self.name.clone(),
             head: parsed.head,
             branches: parsed.branches,
+            operators: self.operators,
             shown: self.render(filling, Reader::Person)?,
             shell: self.render(filling, Reader::Shell)?,
         })

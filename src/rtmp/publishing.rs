@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::absent::Place;
 use super::amf::{self, Value};
@@ -25,8 +25,6 @@ const ANNOUNCED: Duration = Duration::from_secs(12);
 const CHANGES: Duration = Duration::from_millis(200);
 /// Longest time the last frames may take through the ingest.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long a publisher that sends faster than its frames can be parsed is held back at a time, and at most.
-const HOLD: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
 /// How long a silent publisher may take to show that it is there while another one wants its name.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// How long the stream of a publisher that was not there any more waits for the one that wants it.
@@ -130,7 +128,7 @@ impl Publishing {
             _ if tag.frame == FrameKind::Command => {}
             (VideoCodec::Avc, Packet::SequenceStart) => self.configure(Format::H264 { record: tag.data }).await,
             (VideoCodec::Avc, Packet::Frames) => {
-                self.push(Kind::Video, timestamp, tag.composition_ms, keyframe, tag.data).await;
+                self.push(Kind::Video, timestamp, tag.composition_ms, keyframe, tag.data);
             }
             (VideoCodec::Avc, Packet::SequenceEnd | Packet::Other) => {}
             (other, _) => self.refuse(Kind::Video, format!("weir does not carry {other:?} over RTMP")),
@@ -146,13 +144,13 @@ impl Publishing {
             (AudioCodec::Aac, Packet::SequenceStart) => self.configure(Format::Aac { config: tag.data }).await,
             (AudioCodec::Pcma, Packet::Frames) => {
                 self.configure(Format::Pcma { channels: tag.channels }).await;
-                self.push(Kind::Audio, timestamp, 0, true, tag.data).await;
+                self.push(Kind::Audio, timestamp, 0, true, tag.data);
             }
             (AudioCodec::Pcmu, Packet::Frames) => {
                 self.configure(Format::Pcmu { channels: tag.channels }).await;
-                self.push(Kind::Audio, timestamp, 0, true, tag.data).await;
+                self.push(Kind::Audio, timestamp, 0, true, tag.data);
             }
-            (AudioCodec::Aac, Packet::Frames) => self.push(Kind::Audio, timestamp, 0, true, tag.data).await,
+            (AudioCodec::Aac, Packet::Frames) => self.push(Kind::Audio, timestamp, 0, true, tag.data),
             (AudioCodec::Aac, Packet::SequenceEnd | Packet::Other) => {}
             (other, _) => self.refuse(Kind::Audio, format!("weir does not carry {other:?} over RTMP")),
         }
@@ -168,16 +166,12 @@ impl Publishing {
         }
     }
 
-    async fn push(&mut self, kind: Kind, timestamp: u32, composition_ms: i32, keyframe: bool, payload: Bytes) {
+    fn push(&mut self, kind: Kind, timestamp: u32, composition_ms: i32, keyframe: bool, payload: Bytes) {
         self.last = unwrap_timestamp(self.last, timestamp);
         if payload.is_empty() {
             return;
         }
         let (dts, pts) = times(self.last, composition_ms);
-        let held = Instant::now();
-        while self.ingest.is_behind() && held.elapsed() < HOLD.1 {
-            sleep(HOLD.0).await;
-        }
         // What comes before its configuration cannot be decoded.
         let _ = self.ingest.push(kind, Input { dts, pts, keyframe, payload });
     }
