@@ -4,7 +4,7 @@ import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { after, afterEach, before, describe, it } from "node:test";
 import { startBrowser } from "./support/browser.js";
-import { changeClip, changeSound, decoded, folder, freePort, inH265, layUnder, makeClip, offsetsOf, pitchOf, startCamera, startClip, startJumpingClip, sleep, startNginx, startWeir, until } from "./support/processes.js";
+import { changeClip, changeSound, decoded, folder, freePort, inH265, layUnder, makeClip, offsetsOf, pitchOf, startCamera, startClip, startJumpingClip, startParts, sleep, startNginx, startWeir, until } from "./support/processes.js";
 import { serveSdk } from "./support/sdk.js";
 
 let browser, weir, sdk, clips;
@@ -62,14 +62,15 @@ async function publish(file, name, server = weir, ...options) {
   return encoder;
 }
 
-/** The pictures were shown in their order, and most of them even on a machine that is busy with other tests. */
-function smooth(seen) {
+/** The pictures were shown in their order, and all came, whatever a browser that is busy with other tests has shown of them. */
+async function smooth(one, seen) {
   const steps = seen.slice(1).map(({ number }, at) => number - seen[at].number);
   const [back, missing] = [steps.filter((step) => step < 0).length, steps.filter((step) => step > 1).reduce((sum, step) => sum + step - 1, 0)];
   const all = seen.at(-1).number - seen[0].number + 1;
-  console.log(`${seen.length} pictures shown, ${missing} of ${all} left out, ${back} steps back`);
+  const arrived = await one.call("arrived", "in");
+  console.log(`${seen.length} pictures shown, ${missing} of ${all} left out, ${back} steps back, ${arrived} arrived`);
   assert.equal(back, 0, "a picture was shown after a later one");
-  assert.ok(missing < all / 2, `${missing} of ${all} pictures were not shown`);
+  assert.ok(arrived > 0.9 * all, `${arrived} of ${all} pictures came`);
 }
 
 /** The pictures of some milliseconds. */
@@ -82,17 +83,18 @@ const finished = async () => (await readdir(weir.records)).filter((name) => name
 
 const renditions = async (name, server = weir) => (await server.rest("stream/find", { name, published: true }))?.[0].renditions;
 
+const running = async (server) => (await server.rest("pipelines")).map(({ template }) => template).sort().join();
+
 it("shows B-frames in their order, and encodes anew only while a browser watches", async () => {
   await publish(await withB(), "b");
   assert.deepEqual(await renditions("b"), []);
   const first = await viewer("b");
   const second = await viewer("b");
-  assert.deepEqual((await renditions("b")).sort(), ["H264 with B-frames to H264", "mpeg4-generic to opus"]);
+  await until("its renditions", async () => (await renditions("b")).sort().join() === "H264 with B-frames to H264,mpeg4-generic to opus");
   for (const one of [first, second]) {
-    smooth(await pictures(one, 6000));
+    await smooth(one, await pictures(one, 6000));
   }
-  const running = (await weir.rest("pipelines")).map(({ template }) => template).sort();
-  assert.deepEqual(running, ["ingest-rtmp", "play-webrtc", "record-mp4", "transcode-x264"]);
+  await until("one pipeline for both", async () => (await running(weir)) === "ingest-rtmp,play-webrtc,record-mp4,transcode-x264");
   for (const one of [first, second]) await one.call("stop", "in");
   await until("the rendition has ended", async () => !(await renditions("b")).length);
 });
@@ -103,7 +105,7 @@ it("shows the B-frames of a pulled stream in their order", async () => {
   const encoder = startClip(await withB(), nginx.uri("b"));
   open.push(() => encoder.stop());
   const one = await viewer(nginx.uri("b"));
-  smooth(await pictures(one, 4000));
+  await smooth(one, await pictures(one, 4000));
   await weir.rest("pull/rtmp/terminate", { uri: nginx.uri("b") });
 });
 
@@ -113,8 +115,8 @@ it("shows a camera that is asked for by its address, B-frames or not", async () 
     open.push(() => camera.stop());
     const one = await viewer(camera.uri);
     const before = (await one.call("received")).energy;
-    smooth(await pictures(one, 4000));
-    assert.ok((await one.call("received")).energy > before, "it is heard");
+    await smooth(one, await pictures(one, 4000));
+    await until("it is heard", async () => (await one.call("received")).energy > before);
     const [agent] = await weir.rest("rtsp/find", { uri: camera.uri });
     assert.equal(agent.status, "PLAYING");
     await weir.rest("rtsp/terminate", { uri: camera.uri });
@@ -127,8 +129,8 @@ it("shows a camera's H.265 in its order, encoded anew once for all who watch", a
   const first = await viewer(camera.uri);
   const second = await viewer(camera.uri);
   const before = (await first.call("received")).energy;
-  for (const one of [first, second]) smooth(await pictures(one, 4000));
-  assert.ok((await first.call("received")).energy > before, "it is heard");
+  for (const one of [first, second]) await smooth(one, await pictures(one, 4000));
+  await until("it is heard", async () => (await first.call("received")).energy > before);
   const [stream] = await weir.rest("stream/find", { name: camera.uri, published: true });
   assert.equal(stream.videoCodec, "H265");
   assert.deepEqual(stream.renditions.sort(), ["H265 to H264", "mpeg4-generic to opus"]);
@@ -163,9 +165,8 @@ it("takes openh264 where x264 is not installed", async () => {
   try {
     await publish(await withB(), "b", other);
     const one = await viewer("b", other);
-    smooth(await pictures(one, 5000));
-    const running = (await other.rest("pipelines")).map(({ template }) => template).sort();
-    assert.deepEqual(running, ["ingest-rtmp", "play-webrtc", "transcode-openh264"]);
+    await smooth(one, await pictures(one, 5000));
+    assert.equal(await running(other), "ingest-rtmp,play-webrtc,transcode-openh264");
   } finally {
     for (const one of open.splice(0).reverse()) await one();
     await other.stop();
@@ -174,26 +175,30 @@ it("takes openh264 where x264 is not installed", async () => {
 
 it("goes on when B-frames come later, and when the picture changes its size", async () => {
   const parts = [
-    await makeClip(`${clips.path}/part1.flv`, { seconds: 14, video: ["-bf", "0"] }),
-    await makeClip(`${clips.path}/part2.flv`, { seconds: 10, size: "960x544", video: ["-bf", "0"] }),
-    await makeClip(`${clips.path}/part3.flv`, { seconds: 10, size: "960x544", video: B_FRAMES }),
-    await makeClip(`${clips.path}/part4.flv`, { seconds: 10, size: "480x272", video: B_FRAMES }),
+    await makeClip(`${clips.path}/part1.flv`, { seconds: 20, video: ["-bf", "0"] }),
+    await makeClip(`${clips.path}/part2.flv`, { seconds: 20, size: "960x544", video: ["-bf", "0"] }),
+    await makeClip(`${clips.path}/part3.flv`, { seconds: 20, size: "960x544", video: B_FRAMES }),
+    await makeClip(`${clips.path}/part4.flv`, { seconds: 20, size: "480x272", video: B_FRAMES }),
   ];
-  await writeFile(`${clips.path}/parts.txt`, parts.map((part) => `file ${part}\n`).join(""));
-  const encoder = await publish(`${clips.path}/parts.txt`, "later", weir, "-f", "concat", "-safe", "0");
+  const encoder = await startParts(parts, weir.rtmp("later"));
+  open.push(() => encoder.stop());
+  await until("later is published", () => weir.rest("stream/find", { name: "later", status: "PUBLISHING", published: true }));
   const one = await viewer("later");
   const carried = async (width, transcoded) => {
-    await until(`a picture ${width} wide`, async () => (await one.seen()).at(-1)?.width === width, 30_000);
+    await until(`a picture ${width} wide`, async () => (await one.seen()).at(-1)?.width === width);
     const wanted = ["mpeg4-generic to opus", ...(transcoded ? ["H264 with B-frames to H264"] : [])].sort().join();
-    await until(`the renditions ${wanted}`, async () => (await renditions("later")).sort().join() === wanted, 30_000);
+    await until(`the renditions ${wanted}`, async () => (await renditions("later")).sort().join() === wanted);
     await one.call("watch", "in");
     const seen = await pictures(one, 3000);
-    smooth(seen);
+    await smooth(one, seen);
     assert.equal(seen.at(-1).width, width);
   };
   await carried(640, false);
+  encoder.next();
   await carried(960, false);
+  encoder.next();
   await carried(960, true);
+  encoder.next();
   await carried(480, true);
   assert.equal((await weir.rest("stream/find", { name: "later", published: true }))[0].width, 480);
   await encoder.stop();
@@ -351,33 +356,38 @@ describe("sound", () => {
 });
 
 it("goes on when the encoder's clock jumps by an hour", async () => {
-  const file = await makeClip(`${clips.path}/jumps.flv`, { seconds: 20 });
-  const encoder = startJumpingClip(file, weir.rtmp("jumps"), 9500);
+  const file = await makeClip(`${clips.path}/jumps.flv`, { seconds: 22 });
+  const encoder = startJumpingClip(file, weir.rtmp("jumps"), 11_500);
   open.push(() => encoder.stop());
   await until("jumps is published", () => weir.rest("stream/find", { name: "jumps", status: "PUBLISHING", published: true }));
   const one = await viewer("jumps");
   await one.call("listen", "in");
-  const seen = await pictures(one, 11_000);
-  assert.ok(seen[0].number < 200 && seen.at(-1).number > 270, "the jump was watched");
-  smooth(seen);
+  // The jump is at the picture 287.
+  const seen = await until("pictures from beyond the jump", async () => {
+    const seen = await one.seen();
+    return seen.at(-1)?.number > 370 && seen;
+  });
+  assert.ok(seen[0].number < 260, "the jump was watched");
+  await smooth(one, seen);
   const heard = (await one.call("heard", "in")).filter(({ loud }) => loud).map(({ at }) => at);
   const apart = heard.slice(1).map((at, before) => Math.round(at - heard[before]));
   console.log("beeps are", apart.join(), "ms apart");
-  assert.ok(apart.length >= 8 && apart.every((ms) => Math.abs(ms - 1000) < 250), apart.join());
+  // None is missing and none comes twice; a browser that is busy plays a little faster or slower.
+  assert.ok(apart.length >= 4 && apart.every((ms) => Math.abs(ms - 1000) < 450), apart.join());
   const record = await until("it is recorded", async () => (await finished()).find((name) => name === "jumps.mp4"), 30_000);
   const late = await offsetsOf(`${weir.records}/${record}`);
   const { seconds } = await decoded(`${weir.records}/${record}`);
   console.log("recorded", seconds, "s, late by", late.join(), "ms");
-  assert.ok(late.length >= 18 && late.every((ms) => Math.abs(ms) < 60) && Math.abs(seconds - 20) < 0.5);
+  assert.ok(late.length >= 20 && late.every((ms) => Math.abs(ms) < 60) && Math.abs(seconds - 22) < 0.5);
 });
 
 it("keeps a viewer whose encoder goes and comes back", async () => {
-  const other = await startWeir("publisher_linger=15000");
+  const other = await startWeir("publisher_linger=60000");
   try {
     const file = await withB();
     const encoder = await publish(file, "back", other);
     const one = await viewer("back", other);
-    smooth(await pictures(one, 2000));
+    await smooth(one, await pictures(one, 2000));
     await encoder.stop();
     const last = await until("the picture stands still", async () => {
       const seen = (await one.seen()).length;
@@ -387,7 +397,7 @@ it("keeps a viewer whose encoder goes and comes back", async () => {
     await publish(file, "back", other);
     await until("the picture goes on", async () => (await one.seen()).length > last + 5);
     await one.call("watch", "in");
-    smooth(await pictures(one, 4000));
+    await smooth(one, await pictures(one, 4000));
     assert.equal((await one.call("statuses", "in")).at(-1)[0], "PLAYING");
     assert.equal((await other.rest("stream/find", { name: "back", published: false })).length, 1);
   } finally {

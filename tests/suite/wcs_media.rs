@@ -109,7 +109,11 @@ fn what_is_pushed_begins_with_pictures_at_their_true_times() {
     there.done("/rest-api/stream/startRecording", &json!({"mediaSessionId": copy["mediaSessionId"]}));
     there.wait_frames("copy", there.frames("copy").0 + 130);
     // It began at a keyframe, one in 250, and does not stay behind by what the stream was old.
-    wait_until("the copy to be up to date", || (here.frames("cam").0 - there.frames("copy").0) % 250 < 60);
+    wait_until("the copy to be up to date", || {
+        let (sent, come) = (here.frames("cam").0, there.frames("copy").0);
+        println!("{sent} frames, {come} of them there");
+        (sent - come) % 250 < 60
+    });
     here.done("/rest-api/pull/terminate", &json!({"uri": uri}));
     pictures_are_in_time(&homes[1].wait_finished(1).remove(0));
 }

@@ -16,7 +16,7 @@ export const run = promisify(execFile);
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Waits until `look` gives something that is not nothing; a failure names what was waited for. */
-export async function until(what, look, limit = 20_000) {
+export async function until(what, look, limit = 60_000) {
   const deadline = Date.now() + limit;
   for (;;) {
     const found = await look();
@@ -31,16 +31,19 @@ export async function folder() {
   return { path, remove: () => rm(path, { recursive: true, force: true }) };
 }
 
-/** A port that nobody has at this moment. */
-export function freePort() {
-  return new Promise((done, failed) => {
-    const server = createServer();
-    server.on("error", failed);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => done(port));
+/**
+ * A port that nobody has at this moment. Not one of those that the kernel gives to whoever asks for any: what runs beside
+ * the test cannot be given it before the test takes it.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = 15_000 + Math.floor(Math.random() * 15_000);
+    const free = await new Promise((done) => {
+      const server = createServer().on("error", () => done(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => done(true)));
     });
-  });
+    if (free) return port;
+  }
 }
 
 /** Starts a program; `end` asks it to end and makes sure of it. Its last words are in `log()`. */
@@ -210,19 +213,89 @@ export async function layUnder(from, to, sound) {
 /** Copies an FLV file with other bodies of its tags: `change` gets a type (8 sound, 9 pictures), milliseconds and a body. */
 export async function changeClip(from, to, change) {
   const bytes = await readFile(from);
-  const parts = [bytes.subarray(0, 13)];
+  const changed = tags(bytes).map((one) => tag({ ...one, body: change(one.type, one.time, one.body) }));
+  await writeFile(to, Buffer.concat([bytes.subarray(0, 13), ...changed]));
+  return to;
+}
+
+/** The tags of an FLV file: 8 is sound, 9 pictures, 18 what is said about both. */
+function tags(bytes) {
+  const found = [];
   for (let at = 13; at + 11 < bytes.length; ) {
-    const head = Buffer.from(bytes.subarray(at, at + 11));
-    const length = head.readUIntBE(1, 3);
-    const body = change(head[0], head.readUIntBE(4, 3) + head[7] * 2 ** 24, Buffer.from(bytes.subarray(at + 11, at + 11 + length)));
-    head.writeUIntBE(body.length, 1, 3);
-    const end = Buffer.alloc(4);
-    end.writeUInt32BE(body.length + 11);
-    parts.push(head, body, end);
+    const length = bytes.readUIntBE(at + 1, 3);
+    const time = bytes.readUIntBE(at + 4, 3) + bytes[at + 7] * 2 ** 24;
+    found.push({ type: bytes[at], time, body: Buffer.from(bytes.subarray(at + 11, at + 11 + length)) });
     at += 11 + length + 4;
   }
-  await writeFile(to, Buffer.concat(parts));
-  return to;
+  return found;
+}
+
+function tag({ type, time, body }) {
+  const head = Buffer.alloc(11);
+  head[0] = type;
+  head.writeUIntBE(body.length, 1, 3);
+  head.writeUIntBE(time % 2 ** 24, 4, 3);
+  head[7] = time / 2 ** 24;
+  const end = Buffer.alloc(4);
+  end.writeUInt32BE(body.length + 11);
+  return Buffer.concat([head, body, end]);
+}
+
+/** The parameter sets of a sequence header of H.264, as they stand in a picture: each behind its length in four bytes. */
+function parameterSets(body) {
+  const sets = [];
+  let at = 10;
+  for (const kind of ["sps", "pps"]) {
+    for (let left = body[at++] & (kind === "sps" ? 0x1f : 0xff); left > 0; left--) {
+      const length = body.readUInt16BE(at);
+      sets.push(Buffer.from([0, 0, length >> 8, length & 0xff]), body.subarray(at + 2, at + 2 + length));
+      at += 2 + length;
+    }
+  }
+  return Buffer.concat(sets);
+}
+
+/**
+ * Sends clips one behind the other in real time, on one clock and in one stream: what follows the first brings its
+ * parameter sets in its keyframes. `next` goes on to the next one at the keyframe that comes, whatever is left of this one.
+ */
+export async function startParts(files, uri) {
+  const clips = await Promise.all(files.map((file) => readFile(file)));
+  const ffmpeg = start("ffmpeg", ["-nostdin", "-v", "error", "-f", "flv", "-i", "pipe:0", "-c", "copy", "-f", "flv", uri], {
+    stdio: ["pipe", "ignore", "pipe"],
+  });
+  const pipe = ffmpeg.child.stdin.on("error", () => {});
+  let wanted = 0;
+  const began = Date.now();
+  const send = async () => {
+    pipe.write(clips[0].subarray(0, 13));
+    let offset = 0;
+    for (const [number, clip] of clips.entries()) {
+      let [last, sets] = [0, null];
+      for (const one of tags(clip)) {
+        const [header, keyframe] = [0, 1].map((type) => one.type === 9 && one.body[0] >> 4 === 1 && one.body[1] === type);
+        last = one.time;
+        if (keyframe && wanted > number) break;
+        if (header) sets = parameterSets(one.body);
+        if (number > 0 && (header || one.type === 18)) continue;
+        if (number > 0 && keyframe) one.body = Buffer.concat([one.body.subarray(0, 5), sets, one.body.subarray(5)]);
+        const time = offset + one.time;
+        await sleep(Math.max(0, began + time - Date.now()));
+        if (!ffmpeg.alive()) return;
+        pipe.write(tag({ ...one, time }));
+      }
+      offset += last;
+    }
+    pipe.end();
+  };
+  const sent = send();
+  return {
+    next: () => wanted++,
+    async stop() {
+      await ffmpeg.end();
+      await sent;
+    },
+  };
 }
 
 /** Sends a clip in real time, as it is. */

@@ -74,6 +74,9 @@ function helpers() {
   const streams = {};
   const warnings = [];
   let session;
+  const receiver = ({ id }) => window.peers.flatMap((peer) => peer.getReceivers()).find(({ track }) => track.id === id);
+  const inbound = async (receiver) => [...(await receiver.getStats()).values()].find(({ type }) => type === "inbound-rtp");
+  const arrived = async ({ srcObject }) => (await inbound(receiver(srcObject.getVideoTracks()[0])))?.framesReceived ?? 0;
   Flashphoner.init();
   window.h = {
     connect: (urlServer, options = {}) => new Promise((resolve, reject) => {
@@ -117,8 +120,9 @@ function helpers() {
     /**
      * From now on notes each picture that is shown: when, and the number that `startClip` has drawn into its top as bars.
      */
-    watch(key) {
+    async watch(key) {
       const video = streams[key].display.querySelector("video");
+      streams[key].before = await arrived(video);
       const seen = (streams[key].seen = []);
       const paint = Object.assign(document.createElement("canvas"), { width: 16, height: 1 }).getContext("2d", { willReadFrequently: true });
       const look = (now, { expectedDisplayTime, width, height }) => {
@@ -133,6 +137,8 @@ function helpers() {
       video.requestVideoFrameCallback(look);
     },
     seen: (key) => streams[key].seen,
+    /** How many pictures have come since `watch`, shown or not: a browser that is busy leaves some out. */
+    arrived: async (key) => (await arrived(streams[key].display.querySelector("video"))) - streams[key].before,
     /**
      * From now on notes when the sound of a stream becomes loud after it was silent and when silent again with the pitch
      * it had, Hz, and when its picture becomes bright: as the browser gives both to its outputs. What is noted behind them is later by what they
@@ -144,10 +150,8 @@ function helpers() {
       const [sound, pictures] = [srcObject.getAudioTracks()[0], srcObject.getVideoTracks()[0]];
       // Not in the page's own thread, which is busy with pictures.
       const worker = new Worker(URL.createObjectURL(new Blob([`(${meter})()`], { type: "text/javascript" })));
-      const [ear, eye] = [sound, pictures].map(({ id }) =>
-        window.peers.flatMap((peer) => peer.getReceivers()).find(({ track }) => track.id === id));
-      const playing = async (receiver) =>
-        [...(await receiver.getStats()).values()].find(({ type }) => type === "inbound-rtp")?.estimatedPlayoutTimestamp;
+      const [ear, eye] = [sound, pictures].map(receiver);
+      const playing = async (receiver) => (await inbound(receiver))?.estimatedPlayoutTimestamp;
       worker.onmessage = async ({ data: { flash, loud, at, pitch } }) => {
         if (!flash) return one.heard.push({ loud, at, pitch });
         const [heard, seen] = await Promise.all([ear, eye].map(playing));
@@ -213,6 +217,14 @@ const mochaPage = (urlServer) => `<!doctype html><meta charset="utf-8"><title>mo
     return display;
   }
   function removeDisplay(display) { document.body.removeChild(display); }
+</script>
+<script>
+  // One test listens for the size of a picture once it hears that it plays. A browser that is busy may know the size by then.
+  var listen = HTMLVideoElement.prototype.addEventListener;
+  HTMLVideoElement.prototype.addEventListener = function (name) {
+    listen.apply(this, arguments);
+    if (name === "resize" && this.videoWidth > 0) this.dispatchEvent(new Event("resize"));
+  };
 </script>
 <script src="${SDK}/test/test.js"></script>
 <script src="${SDK}/test/media-device-test.js"></script>

@@ -26,7 +26,7 @@ pub use source::{Clip, Dumb, Nginx, Publisher, dead_port};
 pub use tls::TlsProxy;
 
 /// How long a condition may take to come true on a machine that is busy with other tests.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Looks until there is something to see; a test whose `limit` passes fails with `what`.
 pub fn wait<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
