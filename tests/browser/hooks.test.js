@@ -54,12 +54,13 @@ it("ends the session of a browser that may not connect, and says why", async () 
   await assert.rejects(stranger.call("connect", weir.ws, { custom: { token: "bad" } }), /session (DISCONNECTED|FAILED)/);
   const { apiMethod, info } = (await stranger.call("warnings"))[0];
   assert.deepEqual([apiMethod, info], ["connect", "REST 403 Forbidden"]);
-  assert.equal(await weir.rest("connection/find_all"), null);
+  await until("its connection is gone", async () => !(await weir.rest("connection/find_all")));
   await connected({ custom: { token: "good" } });
   const asked = hooks.of("connect", (body) => body.custom?.token === "good")[0];
   assert.equal(asked.origin, sdk.url);
   assert.match(asked.clientBrowserVersion, /Chrom/);
-  assert.equal(hooks.of("ConnectionStatusEvent", (body) => body.sessionId === asked.sessionId)[0]?.status, "ESTABLISHED");
+  const established = await hooks.told("ConnectionStatusEvent", (body) => body.sessionId === asked.sessionId);
+  assert.equal(established.status, "ESTABLISHED");
 });
 
 it("fails what a hook refuses, and gives a stream the name that a hook gives it", async () => {
@@ -81,7 +82,7 @@ it("fails what a hook refuses, and gives a stream the name that a hook gives it"
   await until("there is a picture", () => viewer.call("picture", "in"));
   assert.equal((await weir.rest("stream/find", { name: "hidden-cam" })).length, 2);
   assert.equal(await weir.rest("stream/find", { name: "cam" }), null);
-  const [sent] = hooks.of("StreamStatusEvent", (body) => body.status === "PUBLISHING" && body.name === "hidden-cam");
+  const sent = await hooks.told("StreamStatusEvent", (body) => body.status === "PUBLISHING" && body.name === "hidden-cam");
   assert.deepEqual([sent.hasVideo, sent.hasAudio, sent.audioCodec, sent.mediaType], [true, true, "opus", "publish"]);
   assert.match(sent.videoCodec, /^(H264|VP8)$/);
   assert.ok(sent.width > 0 && sent.height > 0, JSON.stringify(sent));
@@ -90,8 +91,8 @@ it("fails what a hook refuses, and gives a stream the name that a hook gives it"
   await publisher.call("stop", "out");
   await publisher.becomes("out", "UNPUBLISHED");
   for (const status of ["PUBLISHING", "UNPUBLISHED", "PLAYING", "STOPPED"]) {
-    const told = () => hooks.of("StreamStatusEvent", (body) => body.status === status && body.name === "hidden-cam");
-    assert.equal((await until(`${status} is told`, () => told()[0])).published, /PUBLISH/.test(status));
+    const told = await hooks.told("StreamStatusEvent", (body) => body.status === status && body.name === "hidden-cam");
+    assert.equal(told.published, /PUBLISH/.test(status));
   }
 });
 
