@@ -7,7 +7,7 @@ use crate::name::MediaSessionId;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-fn publisher(provider: &'static str) -> Publisher {
+pub(crate) fn publisher(provider: &'static str) -> Publisher {
     Publisher {
         name: StreamName::new("cam").unwrap(),
         session: MediaSessionId::random(),

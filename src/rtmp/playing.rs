@@ -94,7 +94,6 @@ impl Playing {
         let not_found = |reason: String| Refusal { code: "NetStream.Play.StreamNotFound", reason };
         let failed = |reason: String| Refusal { code: "NetStream.Play.Failed", reason };
         let name = StreamName::new(name).map_err(|error| not_found(error.to_string()))?;
-        let nobody = || not_found(format!("nobody publishes {name}"));
         let found = (tools.find)(name.clone()).await;
         let handle = found.map_err(|info| not_found(format!("nobody publishes {name} ({info})")))?;
         let player = Player {
@@ -105,12 +104,11 @@ impl Playing {
             transport: "TCP",
         };
         let subscription = handle.subscribe(Subscriber::Player(player)).map_err(|error| match error {
-            SubscribeError::Gone => nobody(),
+            SubscribeError::Gone => not_found(format!("nobody publishes {name}")),
             SubscribeError::Refused(_) => failed(error.to_string()),
         })?;
         let mut view = subscription.view();
-        let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
-        let Ok(Ok(now)) = flows.map(|flows| flows.map(|view| view.clone())) else { return Err(nobody()) };
+        let now = first_media(&mut view).await?;
         let kinds = playable(&now.tracks).map_err(failed)?;
         let mut tap = Tap::default();
         let mut sound = None;
@@ -284,6 +282,26 @@ impl Playing {
     }
 }
 
+/// Waits for a stream's first media, which one that is fetched from elsewhere takes a while to. An encoder of a stream
+/// that has none may be about to send: players of RTMP servers expect to wait.
+async fn first_media(view: &mut watch::Receiver<StreamView>) -> Result<StreamView, Refusal> {
+    let name = view.borrow().name.clone();
+    let flows = timeout(SOURCE, view.wait_for(|view| view.phase != Phase::Waiting)).await;
+    let waited = SOURCE.as_secs();
+    match flows.map(|flows| flows.map(|view| view.clone())) {
+        Ok(Ok(now)) => Ok(now),
+        Ok(Err(_)) => {
+            let ended = view.borrow().farewell.clone().unwrap_or_default();
+            let reason = format!("{name} has ended before any media of it came ({ended})");
+            Err(Refusal { code: "NetStream.Play.StreamNotFound", reason })
+        }
+        Err(_) => {
+            let reason = format!("{name} is there, but no media of it came for {waited} s");
+            Err(Refusal { code: "NetStream.Play.Failed", reason })
+        }
+    }
+}
+
 impl Timing {
     /// The player's time of a track now.
     fn now(&self, kind: Kind) -> u32 {
@@ -404,6 +422,24 @@ mod tests {
         assert_eq!(clock.place(&frame(Kind::Video, -40, 120)), Some((40, 160)));
         assert_eq!(clock.place(&frame(Kind::Video, -60, 40)), Some((40, 80)));
         assert_eq!(clock.now(Kind::Video), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_media_is_told_why_in_vain() {
+        let tasks = tokio_util::task::TaskTracker::new();
+        let hub = crate::hub::Hub::start(crate::event::Events::default(), Default::default(), &tasks);
+        let publication = hub.publish(crate::hub::tests::publisher(PROVIDER)).await.unwrap();
+        let subscription = hub.streams()[publication.name()].subscribe(Subscriber::Recorder).unwrap();
+        let mut view = subscription.view();
+        let began = Instant::now();
+        let silent = first_media(&mut view).await.err().unwrap();
+        assert_eq!((silent.code, began.elapsed().as_secs()), ("NetStream.Play.Failed", SOURCE.as_secs()));
+        assert!(silent.reason.contains("cam is there"), "{}", silent.reason);
+        let waits = first_media(&mut view);
+        let (ended, ()) = tokio::join!(waits, publication.leave(crate::hub::STOPPED_BY_REST));
+        let ended = ended.err().unwrap();
+        assert_eq!(ended.code, "NetStream.Play.StreamNotFound");
+        assert!(ended.reason.contains(crate::hub::STOPPED_BY_REST), "{}", ended.reason);
     }
 
     #[test]
