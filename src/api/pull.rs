@@ -137,7 +137,7 @@ async fn pull(api: &Api, family: Family, request: &Request) -> Result<Answer, Ap
         uri,
         remote_name: remote_name.map(|name| StreamName::new(&name)).transpose()?,
         local_name: local_name.map(|name| StreamName::new(name)).transpose()?,
-        record: fields.record,
+        record: fields.record.unwrap_or(false),
         has_audio: fields.has_audio.unwrap_or(true),
         has_video: fields.has_video.unwrap_or(true),
         on_demand: false,

@@ -131,7 +131,7 @@ pub(super) fn new(
         status: AgentStatus::New,
         has_audio: request.has_audio,
         has_video: request.has_video,
-        record: request.record.unwrap_or(false),
+        record: request.record,
         since: SystemTime::now(),
         attempts: 0,
         last_error: None,

@@ -80,8 +80,8 @@ pub struct PullRequest {
     pub remote_name: Option<StreamName>,
     /// The stream's name here; where absent its name there, or the URI itself.
     pub local_name: Option<StreamName>,
-    /// Whether to record it; where that is not said, the operator's settings do.
-    pub record: Option<bool>,
+    /// Record it.
+    pub record: bool,
     /// Bring its sound.
     pub has_audio: bool,
     /// Bring its pictures.
@@ -98,7 +98,7 @@ impl PullRequest {
             uri,
             remote_name,
             local_name: None,
-            record: None,
+            record: false,
             has_audio: true,
             has_video: true,
             on_demand: true,
@@ -525,7 +525,7 @@ impl Supervisor {
             None => StreamName::new(request.uri.secret())?,
         };
         let scheme = request.uri.scheme();
-        let record = request.record.unwrap_or(self.tools.rules(scheme).record_all);
+        let record = request.record || self.tools.rules(scheme).record_all;
         Ok(Publisher {
             name,
             session,
