@@ -16,6 +16,8 @@
 //! running time is mapped onto it by an offset, chosen with the source's first frame so that a gap between two sources
 //! is as long as it was, and anew where the source's clock jumps ([`super::timeline`]).
 
+mod member;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,6 +29,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
+use self::member::{Joiner, Member, Membership};
 use super::segment::{TimeSegment, running_time, shifted};
 use super::timeline::{Line, Stamp};
 use super::track::{Codec, Kind, Track};
@@ -119,17 +122,6 @@ pub struct TrackFigures {
     pub keyframes: u64,
     /// Payload bytes.
     pub bytes: u64,
-}
-
-struct Joiner {
-    consumer: Box<dyn Consumer>,
-    shared: Arc<Membership>,
-}
-
-struct Membership {
-    /// The stream time the consumer starts at; video decides it, sound follows.
-    start: AtomicU64,
-    left: AtomicBool,
 }
 
 /// A place in the fan-out. Dropping it leaves: with the next frame, or at once where no source runs.
@@ -379,12 +371,6 @@ struct Feeder {
     shifted: Option<(i64, gst::Segment)>,
 }
 
-struct Member {
-    consumer: Box<dyn Consumer>,
-    shared: Arc<Membership>,
-    started: bool,
-}
-
 impl Feeder {
     fn new(kind: Kind, inbox: Receiver<Joiner>) -> Self {
         Self {
@@ -588,27 +574,6 @@ impl Feeder {
             self.cached -= oldest.size;
             self.cache.pop_front();
         }
-    }
-}
-
-impl Member {
-    /// Starts a member with what the cache holds, the newest frame included. The leading track decides the time.
-    fn begin(&mut self, leads: bool, complete: bool, cache: &VecDeque<Frame>) {
-        if leads {
-            match cache.front() {
-                Some(first) if complete => {
-                    let _ = self.shared.start.compare_exchange(UNSET, first.time, Relaxed, Relaxed);
-                }
-                _ => return,
-            }
-        }
-        let start = self.shared.start.load(Relaxed);
-        if start == UNSET {
-            return;
-        }
-        self.started = true;
-        let from_start = cache.iter().filter(|frame| leads || frame.time >= start);
-        from_start.for_each(|frame| self.consumer.take(frame));
     }
 }
 
