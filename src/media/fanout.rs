@@ -2,18 +2,21 @@
 //!
 //! ```text
 //! source's streaming thread                      each consumer
-//!   appsink ─► Feeder ──► cache (running GOP)      appsrc, recording feed, …
-//!                   └───► Consumer::take(&frame) ─► queues by itself, never waits
+//!   appsink's pad ─► Feeder ──► cache (running GOP)      appsrc, recording feed, …
+//!                         └───► Consumer::take(&frame) ─► queues by itself, never waits
 //! ```
 //!
-//! A [`Feeder`] is owned by the one streaming thread that delivers its track: consumers, cache and time line are plain
+//! A [`Feeder`] takes what comes to its appsink's pad off there: what a sink does for clocks and its own queue is of no
+//! use here. It belongs to the one streaming thread that delivers its track: consumers, cache and time line are plain
 //! fields of it. Who joins comes in through a channel, who leaves raises a flag, figures go out as atomics: a frame
-//! takes no lock here and its payload is never copied. When a source is replaced (a pull reconnects) its feeders go
+//! waits for no lock here and its payload is never copied. When a source is replaced (a pull reconnects) its feeders go
 //! back to the [`Fanout`], consumers and all, and the next source takes them from there.
 //!
 //! All tracks share one time line, in nanoseconds, on which the stream's first frame is at [`ORIGIN`]. A source's own
 //! running time is mapped onto it by an offset, chosen with the source's first frame so that a gap between two sources
 //! is as long as it was, and anew where the source's clock jumps ([`super::timeline`]).
+
+mod member;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -26,7 +29,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
-use super::segment::{running_time, shifted};
+use self::member::{Joiner, Member, Membership};
+use super::segment::{TimeSegment, running_time, shifted};
 use super::timeline::{Line, Stamp};
 use super::track::{Codec, Kind, Track};
 
@@ -120,17 +124,6 @@ pub struct TrackFigures {
     pub bytes: u64,
 }
 
-struct Joiner {
-    consumer: Box<dyn Consumer>,
-    shared: Arc<Membership>,
-}
-
-struct Membership {
-    /// The stream time the consumer starts at; video decides it, sound follows.
-    start: AtomicU64,
-    left: AtomicBool,
-}
-
 /// A place in the fan-out. Dropping it leaves: with the next frame, or at once where no source runs.
 pub(super) struct Link {
     membership: Arc<Membership>,
@@ -216,23 +209,31 @@ impl Fanout {
     /// thread.
     ///
     /// False when the track is still fed by another source.
-    pub(super) fn feed(&self, kind: Kind, sink: &AppSink, tell: impl Fn(Track) + Send + 'static) -> bool {
+    pub(super) fn feed(&self, kind: Kind, sink: &AppSink, tell: impl Fn(Track) + Send + Sync + 'static) -> bool {
+        let Some(pad) = sink.static_pad("sink") else { return false };
         let home = &self.0.homes[slot(kind)];
         let Some(mut feeder) = home.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return false;
         };
         feeder.restart();
-        let mut lease = Lease { feeder: Some(feeder), fanout: self.0.clone() };
-        let callbacks = gstreamer_app::AppSinkCallbacks::builder()
-            .new_sample(move |sink| {
-                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                if let Some(feeder) = &mut lease.feeder {
-                    feeder.deliver(&lease.fanout, &sample, &tell);
-                }
-                Ok(gst::FlowSuccess::Ok)
-            })
-            .build();
-        sink.set_callbacks(callbacks);
+        // A probe may be called from any thread; this one only ever is from the source's, which never waits for the lock.
+        let lease = Mutex::new(Lease { feeder: Some(feeder), fanout: self.0.clone() });
+        let what = gst::PadProbeType::DATA_DOWNSTREAM;
+        pad.add_probe(what, move |_, info| {
+            let mut lease = lease.lock().unwrap_or_else(PoisonError::into_inner);
+            let Lease { feeder: Some(feeder), fanout } = &mut *lease else { return gst::PadProbeReturn::Ok };
+            if let Some(event) = info.event() {
+                feeder.hear(event);
+                return gst::PadProbeReturn::Ok;
+            }
+            if let Some(buffer) = info.take_buffer() {
+                feeder.deliver(fanout, buffer, &tell);
+            } else if let Some(list) = info.take_buffer_list() {
+                list.iter_owned().for_each(|buffer| feeder.deliver(fanout, buffer, &tell));
+            }
+            info.flow_res = Ok(gst::FlowSuccess::Ok);
+            gst::PadProbeReturn::Handled
+        });
         if kind == Kind::Video {
             self.0.pictures.store(Some(Arc::new(sink.downgrade())));
         }
@@ -324,7 +325,7 @@ impl Shared {
     }
 }
 
-/// The feeder while a source has it; goes home when the source's callbacks are dropped.
+/// The feeder while a source has it; goes home when the source's pad is dropped.
 struct Lease {
     feeder: Option<Feeder>,
     fanout: Arc<Shared>,
@@ -352,6 +353,8 @@ struct Feeder {
     /// The cache holds everything since a keyframe.
     complete: bool,
     caps: Option<gst::Caps>,
+    /// Nobody has been told of them.
+    news: bool,
     /// How long a frame of these caps lasts, where that can be told: an AAC frame has 1024 samples.
     frame_length: Option<gst::ClockTime>,
     /// When the frame before was to be decoded.
@@ -362,14 +365,10 @@ struct Feeder {
     b_frames: bool,
     /// Its place on the time line.
     line: Line,
-    /// The source's segment, the offset, and the segment with the offset in it.
-    segments: Option<(gst::Segment, i64, gst::Segment)>,
-}
-
-struct Member {
-    consumer: Box<dyn Consumer>,
-    shared: Arc<Membership>,
-    started: bool,
+    /// The source's segment: from its time stamps to its running time.
+    segment: Option<TimeSegment>,
+    /// The offset, and the segment with the offset in it.
+    shifted: Option<(i64, gst::Segment)>,
 }
 
 impl Feeder {
@@ -382,12 +381,14 @@ impl Feeder {
             cached: 0,
             complete: false,
             caps: None,
+            news: false,
             frame_length: None,
             before: None,
             newest: 0,
             b_frames: false,
             line: Line::default(),
-            segments: None,
+            segment: None,
+            shifted: None,
         }
     }
 
@@ -397,22 +398,37 @@ impl Feeder {
         self.cached = 0;
         self.complete = false;
         self.caps = None;
+        self.news = false;
         self.before = None;
         self.newest = 0;
         self.b_frames = false;
         self.line = Line::default();
-        self.segments = None;
+        self.segment = None;
+        self.shifted = None;
     }
 
-    fn deliver(&mut self, fanout: &Shared, sample: &gst::Sample, tell: &impl Fn(Track)) {
-        if let Some(now) = sample.caps_owned()
-            && self.caps.as_ref().is_none_or(|before| *before != now)
-        {
-            self.frame_length = frame_length(&now);
-            self.caps = Some(now);
+    /// Follows what the source says of the frames that come next.
+    fn hear(&mut self, event: &gst::Event) {
+        match event.view() {
+            gst::EventView::Caps(caps) if self.caps.as_deref() != Some(caps.caps()) => {
+                self.frame_length = frame_length(caps.caps());
+                self.caps = Some(caps.caps_owned());
+                self.news = true;
+            }
+            gst::EventView::Segment(segment) => {
+                self.segment = segment.segment().downcast_ref().cloned();
+                self.shifted = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn deliver(&mut self, fanout: &Shared, buffer: gst::Buffer, tell: &impl Fn(Track)) {
+        // Caps without a frame are none: a source may think better of them.
+        if std::mem::take(&mut self.news) {
             self.tell(tell);
         }
-        let Some(frame) = self.frame(fanout, sample) else { return };
+        let Some(frame) = self.frame(fanout, buffer) else { return };
         if self.kind == Kind::Video && !self.b_frames {
             self.b_frames = frame.time < self.newest;
             self.newest = frame.time;
@@ -449,16 +465,16 @@ impl Feeder {
         self.members.retain(|member| !member.shared.left.load(Relaxed));
     }
 
-    /// The frame on the stream's time line. A buffer without a time stamp is none: nothing could be muxed from it.
-    fn frame(&mut self, fanout: &Shared, sample: &gst::Sample) -> Option<Frame> {
-        let buffer = sample.buffer()?;
+    /// The frame on the stream's time line. A buffer without a time stamp is none: nothing could be muxed from it. Nor is
+    /// one outside its segment, as for any sink.
+    fn frame(&mut self, fanout: &Shared, mut buffer: gst::Buffer) -> Option<Frame> {
         let pts = buffer.pts().or(buffer.dts())?;
         let decoded = buffer.dts().unwrap_or(pts);
         let length = buffer.duration().or_else(|| self.length(decoded));
-        self.map(fanout, sample.segment()?, (pts, decoded), buffer.dts().is_some(), length)?;
-        let (_, _, segment) = self.segments.as_ref()?;
-        let time = running_time(segment, pts)?;
-        let mut buffer = sample.buffer_owned()?;
+        self.segment.as_ref()?.clip(pts, buffer.duration().map(|duration| pts + duration))?;
+        self.map(fanout, (pts, decoded), buffer.dts().is_some(), length)?;
+        let (_, segment) = self.shifted.as_ref()?;
+        let time = running_time(segment.downcast_ref()?, pts)?;
         if buffer.duration().is_none()
             && let Some(length) = length
         {
@@ -481,15 +497,15 @@ impl Feeder {
         self.frame_length.or(distance.filter(|distance| *distance < gst::ClockTime::SECOND))
     }
 
-    /// Makes `segments` be those for a frame with these times of presentation and decoding in the source's segment.
+    /// Makes `shifted` be that for a frame with these times of presentation and decoding in the source's segment.
     fn map(
         &mut self,
         fanout: &Shared,
-        segment: &gst::Segment,
         (pts, decoded): (gst::ClockTime, gst::ClockTime),
         has_dts: bool,
         length: Option<gst::ClockTime>,
     ) -> Option<()> {
+        let segment = self.segment.as_ref()?;
         let stamp = Stamp {
             time: running_time(segment, decoded)?,
             ordered: has_dts || self.kind == Kind::Audio,
@@ -501,10 +517,8 @@ impl Feeder {
             true => 0,
             false => self.line.offset(stamp, &fanout.offset, || fanout.offset(shown)),
         };
-        let known = self.segments.as_ref().is_some_and(|(theirs, by, _)| theirs == segment && *by == offset);
-        if !known {
-            let shifted = shifted(segment, offset)?;
-            self.segments = Some((segment.clone(), offset, shifted));
+        if self.shifted.as_ref().is_none_or(|(by, _)| *by != offset) {
+            self.shifted = Some((offset, shifted(segment, offset).upcast()));
         }
         Some(())
     }
@@ -560,27 +574,6 @@ impl Feeder {
             self.cached -= oldest.size;
             self.cache.pop_front();
         }
-    }
-}
-
-impl Member {
-    /// Starts a member with what the cache holds, the newest frame included. The leading track decides the time.
-    fn begin(&mut self, leads: bool, complete: bool, cache: &VecDeque<Frame>) {
-        if leads {
-            match cache.front() {
-                Some(first) if complete => {
-                    let _ = self.shared.start.compare_exchange(UNSET, first.time, Relaxed, Relaxed);
-                }
-                _ => return,
-            }
-        }
-        let start = self.shared.start.load(Relaxed);
-        if start == UNSET {
-            return;
-        }
-        self.started = true;
-        let from_start = cache.iter().filter(|frame| leads || frame.time >= start);
-        from_start.for_each(|frame| self.consumer.take(frame));
     }
 }
 

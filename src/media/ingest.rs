@@ -15,6 +15,7 @@ use super::fanout::Fanout;
 use super::flv_clock::Apart;
 use super::pipeline::{MediaError, Parse, Pipeline, blocking, parsed_branch};
 use super::pipelines::Pipelines;
+use super::segment::TimeSegment;
 use super::source::SourceEvent;
 use super::template::Launch;
 use super::track::Kind;
@@ -113,7 +114,7 @@ impl Ingest {
         });
         pad.send_event(gst::event::StreamStart::new(kind.label()));
         pad.send_event(gst::event::Caps::new(&caps(format)));
-        pad.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        pad.send_event(gst::event::Segment::new(&TimeSegment::new()));
         Ok(pad)
     }
 

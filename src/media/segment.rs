@@ -2,9 +2,11 @@
 
 use gstreamer as gst;
 
+/// A segment in the only format that media have here.
+pub(super) type TimeSegment = gst::FormattedSegment<gst::ClockTime>;
+
 /// The running time of `pts`, nanoseconds; negative before the segment's start.
-pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Option<i64> {
-    let segment = segment.downcast_ref::<gst::ClockTime>()?;
+pub(super) fn running_time(segment: &TimeSegment, pts: gst::ClockTime) -> Option<i64> {
     match segment.to_running_time_full(pts)? {
         gst::Signed::Positive(time) => i64::try_from(time.nseconds()).ok(),
         gst::Signed::Negative(time) => i64::try_from(time.nseconds()).ok().map(|t| -t),
@@ -12,8 +14,8 @@ pub(super) fn running_time(segment: &gst::Segment, pts: gst::ClockTime) -> Optio
 }
 
 /// `segment` with running times that are `offset` nanoseconds later.
-pub(super) fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segment> {
-    let mut ours = segment.downcast_ref::<gst::ClockTime>()?.clone();
+pub(super) fn shifted(segment: &TimeSegment, offset: i64) -> TimeSegment {
+    let mut ours = segment.clone();
     let by = gst::ClockTime::from_nseconds(offset.unsigned_abs());
     let base = ours.base().unwrap_or_default();
     if offset >= 0 {
@@ -25,5 +27,5 @@ pub(super) fn shifted(segment: &gst::Segment, offset: i64) -> Option<gst::Segmen
         ours.set_start(ours.start().unwrap_or_default() + (by - base));
         ours.set_base(gst::ClockTime::ZERO);
     }
-    Some(ours.upcast())
+    ours
 }

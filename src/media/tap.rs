@@ -162,7 +162,8 @@ fn format(caps: &gst::CapsRef) -> Option<Format> {
 fn output(kind: Kind, frame: &Frame) -> Option<Output> {
     let buffer = frame.sample.buffer_owned()?;
     let pts = i64::try_from(frame.time).ok()?;
-    let dts = buffer.dts().and_then(|dts| super::segment::running_time(frame.sample.segment()?, dts));
+    let segment = frame.sample.segment().and_then(|segment| segment.downcast_ref());
+    let dts = buffer.dts().and_then(|dts| super::segment::running_time(segment?, dts));
     let payload = Bytes::from_owner(buffer.into_mapped_buffer_readable().ok()?);
     Some(Output { kind, dts: dts.unwrap_or(pts), pts, keyframe: frame.keyframe, payload, since: Instant::now() })
 }
