@@ -32,7 +32,8 @@ impl First {
     /// Of a buffer that comes through `pad`.
     fn read(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<Self> {
         let segment = pad.sticky_event::<gst::event::Segment>(0)?;
-        let place = |time| running_time(segment.segment(), time);
+        let segment = segment.segment().downcast_ref()?;
+        let place = |time| running_time(segment, time);
         let shown = place(buffer.pts()?)?;
         Some(Self { shown, decoded: buffer.dts().and_then(place).unwrap_or(shown) })
     }
