@@ -37,7 +37,7 @@ pub use info::{
     TERMINATED_BY_KEEP_ALIVE,
 };
 pub use phase::Phase;
-pub use publication::Publication;
+pub use publication::{Publication, Wish};
 pub use shown::{Shown, is_last_word};
 pub use subscription::{SubscribeError, Subscription};
 pub use view::{Player, Publisher, Recorded, Role, SessionView, StreamSignal, StreamView, Subscriber};

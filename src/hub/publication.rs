@@ -25,6 +25,14 @@ pub struct Publication {
     pub(super) farewell: Option<Farewell>,
 }
 
+/// What somebody outside wants of a publisher.
+pub enum Wish {
+    /// Its end: see [`Publication::terminated`].
+    End(&'static str),
+    /// Its name, and asks whether it is still there ([`StreamHandle::doubt`](super::StreamHandle::doubt)).
+    SignOfLife(Doubt),
+}
+
 /// How a session has left.
 pub(super) struct Farewell {
     /// It did not ask for it: FAILED.
@@ -78,10 +86,16 @@ impl Publication {
         self.terminated.asked().await
     }
 
-    /// Resolves when somebody wants the name, and asks whether the publisher is still there
-    /// ([`StreamHandle::doubt`](super::StreamHandle::doubt)).
-    pub async fn doubted(&self) -> Doubt {
-        self.doubts.next().await
+    /// Resolves with what somebody outside wants first. Kept by a publisher that waits for much else beside it.
+    pub fn wish(&self) -> impl Future<Output = Wish> + Send + 'static {
+        let (terminated, doubts) = (self.terminated.clone(), self.doubts.clone());
+        async move {
+            tokio::select! {
+                biased;
+                reason = terminated.asked() => Wish::End(reason),
+                doubt = doubts.next() => Wish::SignOfLife(doubt),
+            }
+        }
     }
 
     /// The publisher has left; the stream waits for it.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::Alarm;
 use super::asking::{Asking, Wanted};
 use super::playing::{PlayNews, Playing};
 use super::publishing::{PublishNews, Publishing, SIGN_OF_LIFE, make_way};
@@ -101,6 +103,7 @@ pub(super) struct Connection<S> {
     output: VecDeque<Bytes>,
     role: Role,
     clock: Clock,
+    alarm: Alarm,
     /// Set: nothing is read any more, and it ends with the last byte written.
     leaving: bool,
 }
@@ -155,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             output: VecDeque::new(),
             role: Role::Nobody,
             clock,
+            alarm: Alarm::default(),
             leaving: false,
         }
     }
@@ -162,8 +166,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Runs until somebody closes.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut buffer = vec![0; READ];
+        let mut stopped = pin!(stop.cancelled());
         let end = loop {
-            if let Err(end) = self.step(&mut buffer, &stop).await {
+            if let Err(end) = self.step(&mut buffer, &stop, stopped.as_mut()).await {
                 break end;
             }
         };
@@ -193,7 +198,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn step(&mut self, buffer: &mut [u8], stop: &CancellationToken) -> Result<(), End> {
+    /// Waits for the next thing that happens, and does what it asks for. `stopped` is when `stop` is.
+    async fn step(
+        &mut self,
+        buffer: &mut [u8],
+        stop: &CancellationToken,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), End> {
         self.fill();
         if self.output.is_empty() && !self.unflushed && (self.leaving || self.session.phase() == Phase::Closing) {
             return Err(End::Quiet);
@@ -209,13 +220,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(End::Quiet),
+            () = stopped => return Err(End::Quiet),
             written = write(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
                 self.wrote(written?);
             }
             len = self.reader.read(buffer), if reads => self.read(&buffer[..len?])?,
             news = next(&mut self.role, room), if !self.leaving => self.news(news).await,
-            () = until(deadline.as_ref().map(|deadline| deadline.at)) => {
+            () = self.alarm.at(deadline.as_ref().map(|deadline| deadline.at)) => {
                 return Err(deadline.map_or(End::Quiet, Deadline::passed));
             }
         }

@@ -46,6 +46,7 @@ pub mod session;
 
 mod absent;
 mod aggregate;
+mod alarm;
 mod asking;
 mod chunk;
 mod command;

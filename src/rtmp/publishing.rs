@@ -1,5 +1,6 @@
 //! A client that publishes: FLV tags into an ingest, and the decision which tracks the stream has.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::asking::Wanted;
 use super::connection::{Refusal, until};
 use super::flv::{AudioCodec, AudioTag, FrameKind, Packet, VideoCodec, VideoTag, unwrap_timestamp};
 use super::{APP_KEY, PROVIDER, Tools};
-use crate::hub::{Doubt, Hub, Publication, PublishError, Publisher, Recorded, SessionView, Shown};
+use crate::hub::{Doubt, Hub, Publication, PublishError, Publisher, Recorded, SessionView, Shown, Wish};
 use crate::media::{Format, Ingest, Input, Kind, SourceEvent, Track};
 use crate::name::StreamName;
 
@@ -53,6 +54,8 @@ struct Claims {
 
 pub(super) struct Publishing {
     publication: Publication,
+    /// Kept from one message to the next, which only look at it.
+    wish: Pin<Box<dyn Future<Output = Wish> + Send>>,
     /// The name it asked for, which its hook server may have replaced.
     asked: String,
     ingest: Ingest,
@@ -96,6 +99,7 @@ impl Publishing {
         let ingest = ingest.map_err(|error| failed(&error))?;
         let decide = Some(Instant::now() + ANNOUNCED);
         Ok(Self {
+            wish: Box::pin(publication.wish()),
             publication,
             asked: wanted.asked,
             ingest,
@@ -193,11 +197,14 @@ impl Publishing {
         loop {
             tokio::select! {
                 biased;
-                reason = self.publication.terminated() => return PublishNews::Terminated(reason),
-                doubt = self.publication.doubted() => {
-                    self.doubts.push(doubt);
-                    return PublishNews::Doubted;
-                }
+                wish = &mut self.wish => match wish {
+                    Wish::End(reason) => return PublishNews::Terminated(reason),
+                    Wish::SignOfLife(doubt) => {
+                        self.wish = Box::pin(self.publication.wish());
+                        self.doubts.push(doubt);
+                        return PublishNews::Doubted;
+                    }
+                },
                 event = self.ingest.event() => match event {
                     Some(SourceEvent::Track(track)) => self.note(track),
                     Some(SourceEvent::Failed(failure)) => return PublishNews::Failed(failure.to_string()),
@@ -249,7 +256,9 @@ impl Publishing {
     /// Lets what was sent go through, and leaves the stream; `info` is what its players are told. `tools` given: the
     /// stream waits for a publisher to come back, or for the one that wants its name.
     pub(super) async fn leave(self, info: &str, failed: bool, tools: Option<&Tools>) {
-        let Self { publication, ingest, doubts, asked, .. } = self;
+        let Self { publication, wish, ingest, doubts, asked, .. } = self;
+        // From now on others hear what is wanted of the stream's publisher.
+        drop(wish);
         ingest.finish(DRAIN).await;
         let successor = (!doubts.is_empty()).then_some(HANDOVER);
         match tools.and_then(|tools| Some((tools, tools.linger.or(successor)?))) {
