@@ -76,6 +76,26 @@ impl<T: Copy + PartialEq> Runs<T> {
     }
 }
 
+impl Runs<u32> {
+    /// The same, with what follows samples of no length shared out among all of them: encoders send packets of sound
+    /// under one time stamp, and players take those for a fault.
+    fn shared_out(&self) -> Self {
+        let (mut shared, mut waiting) = (Self::default(), 0_u32);
+        for (count, duration) in &self.0 {
+            if *duration == 0 {
+                waiting = waiting.saturating_add(*count);
+                continue;
+            }
+            let among = std::mem::take(&mut waiting).saturating_add(1);
+            (1..among).for_each(|_| shared.push(duration / among));
+            shared.push(duration - duration / among * (among - 1));
+            (1..*count).for_each(|_| shared.push(*duration));
+        }
+        (0..waiting).for_each(|_| shared.push(0));
+        shared
+    }
+}
+
 /// A track's part of a fragment, in values: where its data lies, and what its samples are.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -217,7 +237,10 @@ impl Samples {
         early.saturating_add(shown)
     }
 
-    fn write_tables(self, track: &mut Trak) {
+    fn write_tables(mut self, track: &mut Trak) {
+        if !is_video(track) {
+            self.durations = self.durations.shared_out();
+        }
         let all_sync = self.sync.len() == self.sizes.len();
         let stbl = &mut track.mdia.minf.stbl;
         let durations =
@@ -319,6 +342,20 @@ mod tests {
         assert_eq!(samples.chunks, [Chunk { at: 100, samples: 3 }]);
         samples.truncate(0);
         assert!(samples.chunks.is_empty() && samples.durations.0.is_empty() && samples.offsets.0.is_empty());
+    }
+
+    #[test]
+    fn sound_of_one_time_stamp_is_shared_out() {
+        for (durations, wanted) in [
+            (&[10, 10][..], &[10, 10][..]),
+            (&[10, 0, 20, 10], &[10, 10, 10, 10]),
+            (&[0, 0, 0, 11, 11], &[2, 2, 2, 5, 11]),
+            (&[10, 0], &[10, 0]),
+            (&[0, 0, 1], &[0, 0, 1]),
+        ] {
+            let shared = samples(durations).durations.shared_out();
+            assert_eq!(shared.iter().collect::<Vec<_>>(), wanted);
+        }
     }
 
     #[test]
