@@ -2,9 +2,9 @@
 //!
 //! The supervisor ([`supervisor`]) watches the hub for streams that want to be recorded, and takes REST's orders; each
 //! recording is a task of its own ([`recorder`]), each file of it a pipeline ([`crate::media::Part`]), which [`finish`]
-//! puts in place. [`name`] gives files their names, [`index`] keeps what is known of each, [`list`] shows it, [`retention`] deletes old ones,
-//! [`script`] has the operator's
-//! script see each, [`repair`] and [`recover`] finish what a killed process left.
+//! puts in place: [`mp4`], [`matroska`] and [`transport`] know the files. [`name`] gives them their names, [`index`] keeps
+//! what is known of each, [`list`] shows it, [`retention`] deletes old ones, [`script`] has the operator's script see
+//! each, and [`recover`] finishes what a killed process left.
 
 mod container;
 mod files;

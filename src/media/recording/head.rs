@@ -41,9 +41,10 @@ impl First {
 
 type Firsts = Vec<(Kind, Arc<OnceLock<First>>)>;
 
-/// Completes what `muxer`, an mp4mux that writes fragments of one track each, writes.
+/// Completes what `muxer` writes, if it is an mp4mux that writes fragments of one track each: an operator's template may
+/// have it write something else, or another muxer.
 pub(super) fn complete_written_by(muxer: &gst::Element) {
-    let Some(pad) = muxer.static_pad("src") else { return };
+    let Some(pad) = muxer.static_pad("src").filter(|_| writes_fragments(muxer)) else { return };
     let firsts: Firsts = muxer.sink_pads().iter().map(watch).collect();
     let (media_left, begun) = (AtomicU64::new(0), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
@@ -63,6 +64,13 @@ pub(super) fn complete_written_by(muxer: &gst::Element) {
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+fn writes_fragments(muxer: &gst::Element) -> bool {
+    let set = |name: &str| muxer.has_property(name).then(|| muxer.property_value(name).serialize().ok()).flatten();
+    let is_mp4mux = muxer.factory().is_some_and(|factory| factory.name() == "mp4mux");
+    let by_track = set("fragment-mode").is_some_and(|mode| mode == "dash-or-mss");
+    is_mp4mux && by_track && set("fragment-duration").is_some_and(|duration| duration != "0")
 }
 
 /// Takes down the first frame that comes through a pad of the muxer's.
@@ -253,6 +261,20 @@ mod tests {
             kinds.iter().filter(|kind| *kind == "moov").count() == 1 && !kinds.contains(&"mfra".to_owned()),
             "{kinds:?}"
         );
+    }
+
+    #[test]
+    fn what_is_no_fragmented_file_is_left_alone() {
+        crate::media::init().unwrap();
+        for (line, wanted) in [
+            ("mp4mux fragment-duration=500", true),
+            ("mp4mux fragment-duration=500 fragment-mode=first-moov-then-finalise", false),
+            ("mp4mux", false),
+            ("matroskamux", false),
+        ] {
+            let muxer = gst::parse::launch(line).unwrap();
+            assert_eq!(writes_fragments(&muxer), wanted, "{line}");
+        }
     }
 
     #[test]

@@ -48,9 +48,7 @@ impl Part {
     ) -> Result<Self, MediaError> {
         let kinds: Vec<Kind> = launch.branches.iter().map(|branch| branch.kind()).collect();
         let mut pipeline = Pipeline::build(pipelines, launch, Parse::Whole, stream).await?;
-        if let Ok(muxer) = pipeline.element::<gst::Element>("mux")
-            && muxer.factory().is_some_and(|factory| factory.name() == "mp4mux")
-        {
+        if let Ok(muxer) = pipeline.element("mux") {
             head::complete_written_by(&muxer);
         }
         let mut inputs = Vec::new();
