@@ -94,7 +94,7 @@ fn terminate_while_connecting() {
         weir.wait_agent(name, "NEW");
         let began = Instant::now();
         weir.terminate(name);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert!(weir.stream(name).is_none() && weir.agent(name).is_none());
     }
     wait_until("the pipelines to be gone", || weir.get("/rest-api/pipelines").body == "[]");

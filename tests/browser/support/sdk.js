@@ -219,6 +219,11 @@ const mochaPage = (urlServer) => `<!doctype html><meta charset="utf-8"><title>mo
   function removeDisplay(display) { document.body.removeChild(display); }
 </script>
 <script>
+  // How long the tests wait is meant for a machine that does nothing else.
+  var timeout = Mocha.Context.prototype.timeout;
+  Mocha.Context.prototype.timeout = function (ms) {
+    return arguments.length ? timeout.call(this, ms * 6) : timeout.call(this);
+  };
   // One test listens for the size of a picture once it hears that it plays. A browser that is busy may know the size by then.
   var listen = HTMLVideoElement.prototype.addEventListener;
   HTMLVideoElement.prototype.addEventListener = function (name) {
