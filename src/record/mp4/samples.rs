@@ -1,12 +1,11 @@
 //! The samples of a track: taken up from its fragments, written as the tables of an index.
 
-use std::time::Duration;
-
 use mp4_atom::{
     Co64, Ctts, CttsEntry, Edts, Elst, ElstEntry, FixedPoint, FourCC, Stco, Stsc, StscEntry, Stss, Stsz, StszSamples,
     Stts, SttsEntry, Tfhd, Traf, Trak, Trex, TrunEntry,
 };
 
+use super::seconds;
 use crate::record::trim::{Cut, Until};
 
 /// The flag of a sample that cannot be decoded by itself.
@@ -186,12 +185,12 @@ impl Samples {
 
     /// Takes the samples from `until` on off; `track` says what they are.
     pub(super) fn trim(&mut self, track: &Trak, movie_scale: u32, until: Until) {
-        let (from, scale) = (shown_from(track), u128::from(track.mdia.mdhd.timescale.max(1)));
-        let early = nanos(empty(track), movie_scale.into());
+        let (from, scale) = (shown_from(track), track.mdia.mdhd.timescale);
+        let early = seconds(empty(track), movie_scale);
         let video = is_video(track);
         let mut cut = Cut::new(until);
         let stays = |(_, shown): &(i64, i64)| {
-            let time = early + nanos(u64::try_from(shown - from).unwrap_or(0), scale);
+            let time = early + seconds(u64::try_from(shown - from).unwrap_or(0), scale);
             !cut.drops(video, time)
         };
         let kept = self.times().take_while(stays).count();
@@ -290,12 +289,6 @@ fn empty(track: &Trak) -> u64 {
 /// The media time that is shown first, in the track's ticks.
 fn shown_from(track: &Trak) -> i64 {
     edits(track).find_map(|edit| edit.media_time).and_then(|time| i64::try_from(time).ok()).unwrap_or(0)
-}
-
-/// Ticks of `scale` a second as a time.
-fn nanos(ticks: u64, scale: u128) -> Duration {
-    let nanos = u128::from(ticks) * 1_000_000_000 / scale.max(1);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
